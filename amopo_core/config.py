@@ -1,0 +1,427 @@
+"""params.yaml as frozen classes, one a section. Every number that changes a result is here; nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError
+
+from amopo_core.errors import UserError, located
+
+PARAMS_FILE = Path("params.yaml")
+GENERIC_VIEW = "all_dimensions"
+"""The name of the view that names every dimension and no score."""
+
+
+class Section(BaseModel):
+    """A section of params.yaml: immutable, and a key that is not declared is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Runtime(Section):
+    """What decides the bits of a result without being part of the method."""
+
+    seed: int = Field(ge=0, lt=2**31)
+    """Seed of every random draw of the stages."""
+    threads: int = Field(ge=1)
+    """Threads of the CPU's matrix products, set in every rank: weights differ in the last bits between thread counts."""
+
+
+class Dimension(Section):
+    """A named quality axis of a response."""
+
+    description: str = Field(min_length=1)
+    """What a high score means; part of the view's instruction."""
+    weight: float = Field(ge=0)
+    """Share in the weighted overall score that orders the pairs; relative to the other dimensions' weights."""
+
+
+class Score(Section):
+    """Where a source keeps one score, and on which scale."""
+
+    field: str = Field(min_length=1)
+    """Field of the row (of the response, where a row is a pair); dots walk into nested objects: `scores.helpfulness`."""
+    scale: tuple[float, float]
+    """Lowest and highest possible score, declared and never guessed from the rows."""
+    higher_is_better: bool = True
+    """False turns the scale around."""
+
+    @model_validator(mode="after")
+    def _range(self) -> Score:
+        low, high = self.scale
+        if not (low < high and abs(low) != float("inf") and abs(high) != float("inf")):
+            raise ValueError(f"scale is [{low}, {high}]; expected [lowest, highest] with lowest < highest")
+        return self
+
+
+class Source(Section):
+    """How the rows of one source are read."""
+
+    rows: Literal["responses", "pairs"]
+    """`responses`: one row a response; `pairs`: one row a prompt with two rated responses."""
+    prompt: str = "prompt"
+    """Field of the prompt: a text, or a list of {role, content} messages."""
+    response: str = "response"
+    """Field of the response's text (inside `chosen` and `rejected` where a row is a pair)."""
+    chosen: str = "chosen"
+    """Field of the preferred response; read where rows are pairs."""
+    rejected: str = "rejected"
+    """Field of the other response; read where rows are pairs."""
+    rater: str | None = None
+    """Field of who rated; null where the source does not say."""
+    scores: dict[str, Score] = Field(min_length=1)
+    """The score of each dimension. A dimension that the source lacks stays missing."""
+    overall: Score | None = None
+    """The source's own overall score, for `pairs.order_by: overall`."""
+
+
+class Pairs(Section):
+    """How rated responses become preference pairs."""
+
+    order_by: Literal["dimensions", "overall"]
+    """`dimensions`: the weighted mean of the dimensions' scores; `overall`: the source's own overall score."""
+    selection: Literal["all", "best_worst"]
+    """Which of a prompt's responses meet: every two of them, or the best and the worst."""
+    max_per_prompt: int = Field(ge=1)
+    """Pairs a prompt at most; which ones stay is decided by hash."""
+    validation_share: float = Field(ge=0, lt=1)
+    """Share of the prompts, by hash of their text, in `validation`."""
+    test_share: float = Field(gt=0, lt=1)
+    """Share of the prompts, by hash of their text, in `test`."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Pairs:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share + test_share leave nothing to train on; their sum must be below 1")
+        return self
+
+
+class PlaygroundBase(Section):
+    """Start from the playground's policy, trained here in about a minute."""
+
+    kind: Literal["playground"]
+
+
+class FolderBase(Section):
+    """Start from a local transformers folder."""
+
+    kind: Literal["folder"]
+    path: str = Field(min_length=1)
+    """The folder: config.json, model.safetensors, tokenizer.json."""
+
+
+class HubBase(Section):
+    """Start from a model of the hub at a pinned revision."""
+
+    kind: Literal["hub"]
+    id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """The hub's id, `organisation/name`."""
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    """The commit, 40 hexadecimal digits: a branch or tag can move."""
+
+
+Base = Annotated[PlaygroundBase | FolderBase | HubBase, Field(discriminator="kind")]
+
+
+class Playground(Section):
+    """The embedded domain whose quality is decided by code (DESIGN: the embedded default)."""
+
+    seed: int = Field(ge=0, lt=2**31)
+    """Seed of facts, prompts, responses and raters."""
+    prompts: int = Field(ge=1)
+    """Prompts with feedback."""
+    responses_per_prompt: int = Field(ge=2)
+    """Rated responses of a prompt."""
+    rater_noise: float = Field(ge=0)
+    """Standard deviation of a rater's noise [points of the 1 to 5 scale]."""
+    rater_bias: float = Field(ge=0)
+    """Standard deviation of the raters' constant shifts [points of the 1 to 5 scale]."""
+    held_out_prompts: int = Field(ge=1)
+    """Prompts for generation in evaluation; their templates and facts occur in no feedback."""
+    hidden_size: int = Field(ge=8)
+    """Width of the base policy."""
+    layers: int = Field(ge=1)
+    """Layers of the base policy."""
+    heads: int = Field(ge=1)
+    """Attention heads of the base policy."""
+    pretraining_steps: int = Field(ge=1)
+    """Optimizer steps that make the base policy."""
+    pretraining_batch: int = Field(ge=1)
+    """Sequences in one of those steps."""
+    pretraining_learning_rate: float = Field(gt=0)
+    """Peak learning rate of those steps."""
+
+
+class Views(Section):
+    """Which views of a prompt are trained, and which response each prefers."""
+
+    generic: bool
+    """Add the view `all_dimensions`, which names every dimension and no score."""
+    pair_order: Literal["overall", "per_dimension"]
+    """`overall`: one order for every view, as published; `per_dimension`: a view swaps a pair that its dimension orders
+    the other way round, and is inactive where the dimension ties."""
+
+
+class Objective(Section):
+    """The loss (METHOD: Loss, per pair and view)."""
+
+    beta: float = Field(gt=0)
+    """Reward per nat-per-token."""
+    target_margin: float = Field(ge=0)
+    """Reward gap asked for (SimPO's gamma); 0 is the AMoPO paper's Eq. (9)."""
+    weighting: Literal["gaussian", "mean", "uniform", "fixed"]
+    """How the views of a pair are weighted."""
+    temperature: float = Field(gt=0)
+    """Divides the confidences before their softmax (`gaussian`, `mean`)."""
+    fixed_weights: dict[str, Annotated[float, Field(ge=0)]]
+    """Weight of each view, for `fixed`; renormalised over the active views of a pair."""
+    supervised_weight: float = Field(ge=0)
+    """Factor of the supervised term: minus the mean log-probability of the chosen response, once a pair."""
+
+
+class Train(Section):
+    """The optimisation."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate of AdamW; cosine decay to zero."""
+    warmup_fraction: float = Field(ge=0, lt=1)
+    """Share of the run's optimizer steps spent on linear warm-up."""
+    epochs: int = Field(ge=1)
+    """Passes over the training pairs."""
+    batch_pairs: int = Field(ge=1)
+    """Pairs in one optimizer step, over all ranks and micro-batches."""
+    micro_batch_pairs: int = Field(ge=1)
+    """Pairs in one forward pass of one rank; changes memory, not the result."""
+    max_length: int = Field(ge=8)
+    """Tokens of a prompt view and its longer response together, at most; the user's text is shortened to fit."""
+    max_grad_norm: float = Field(gt=0)
+    """Gradients are clipped to this norm."""
+    weight_decay: float = Field(ge=0)
+    """AdamW's decoupled weight decay."""
+    log_every: int = Field(ge=1)
+    """Optimizer steps between two lines of history.jsonl."""
+    validate_every: int = Field(ge=1)
+    """Optimizer steps between two looks at the validation pairs."""
+    checkpoint_every: int = Field(ge=1)
+    """Optimizer steps between two checkpoints."""
+
+
+class Evaluation(Section):
+    """How a policy is measured."""
+
+    judge: str = Field(min_length=1)
+    """Python file that defines JUDGE; amopo_core/judges/none.py where there is none (ranking only)."""
+    prompt_view: str = Field(min_length=1)
+    """Form of the prompt: `plain`, `all_dimensions`, or `DIMENSION@SCORE` (a view asking for a target score, 1 to 5)."""
+    max_new_tokens: int = Field(ge=1)
+    """Tokens of a generation at most."""
+    temperature: float = Field(ge=0)
+    """Sampling temperature of generations; 0 is greedy."""
+    max_prompts: int = Field(ge=1)
+    """Prompts to generate for, at most."""
+    batch_size: int = Field(ge=1)
+    """Sequences in one forward pass."""
+    bootstrap_draws: int = Field(ge=100)
+    """Draws of the bootstrap over prompts."""
+    confidence: float = Field(gt=0, lt=1)
+    """Coverage of the intervals."""
+
+
+class Promotion(Section):
+    """When a candidate replaces the champion."""
+
+    weights: dict[str, Annotated[float, Field(ge=0)]]
+    """Weight of each dimension in the overall metric; a dimension that is not named weighs 1."""
+    tolerance: dict[str, Annotated[float, Field(ge=0)]]
+    """How much worse a dimension may be [unit of its metric]; a dimension that is not named: 0."""
+    min_test_prompts: int = Field(ge=1)
+    """Fewer paired test prompts than this give no promotion."""
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    runtime: Runtime
+    dimensions: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Dimension] = Field(min_length=1)
+    sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], Source] = Field(min_length=1)
+    pairs: Pairs
+    base: Base
+    playground: Playground
+    views: Views
+    objective: Objective
+    train: Train
+    evaluation: Evaluation
+    promotion: Promotion
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The views in their order: the generic one first where it is on, then the dimensions."""
+        return ((GENERIC_VIEW,) if self.views.generic else ()) + tuple(self.dimensions)
+
+    @model_validator(mode="after")
+    def _names(self) -> Params:
+        """Every dimension or view that is named somewhere must be declared."""
+        if GENERIC_VIEW in self.dimensions:
+            raise ValueError(f"dimensions.{GENERIC_VIEW}: the name belongs to the generic view; choose another")
+        known = {f"dimensions: {', '.join(self.dimensions)}": set(self.dimensions)}
+        views = {f"views: {', '.join(self.view_names)}": set(self.view_names)}
+        named: list[tuple[str, Sequence[str], dict[str, set[str]]]] = [
+            ("promotion.weights", list(self.promotion.weights), known),
+            ("promotion.tolerance", list(self.promotion.tolerance), known),
+            ("objective.fixed_weights", list(self.objective.fixed_weights), views),
+            *((f"sources.{name}.scores", list(source.scores), known) for name, source in self.sources.items()),
+        ]
+        for key, names, declared in named:
+            [(said, allowed)] = declared.items()
+            for name in names:
+                if name not in allowed:
+                    raise ValueError(f"{key}.{name}: not among the declared {said}")
+        if sum(dimension.weight for dimension in self.dimensions.values()) == 0:
+            raise ValueError("dimensions: every weight is 0; at least one must be above")
+        if self.objective.weighting == "fixed" and set(self.objective.fixed_weights) != set(self.view_names):
+            raise ValueError(f"objective.fixed_weights: weighting `fixed` needs one for each of {', '.join(self.view_names)}")
+        self._check_prompt_view()
+        return self
+
+    def _check_prompt_view(self) -> None:
+        view = self.evaluation.prompt_view
+        dimension, _, score = view.partition("@")
+        if view in ("plain", GENERIC_VIEW) or (dimension in self.dimensions and score in ("1", "2", "3", "4", "5")):
+            return
+        raise ValueError(
+            f"evaluation.prompt_view: {view!r} is none of `plain`, `{GENERIC_VIEW}`, `DIMENSION@SCORE` with a dimension of"
+            f" {', '.join(self.dimensions)} and a score of 1 to 5"
+        )
+
+
+def read_params(path: Path = PARAMS_FILE) -> Params:
+    """The parameters of a file.
+
+    Raises:
+        UserError: with file, line, key and the line's content for every key that is misspelt, missing or ill-typed.
+    """
+    return _validated(_parsed(path, _text(path)), path, _text(path))
+
+
+def override(path: Path, assignments: Sequence[str]) -> Params:
+    """Write `section.key=value` assignments into a parameter file, all of them or none; comments and layout stay.
+
+    Values are read as YAML. Nothing is written unless the whole result is valid.
+
+    Raises:
+        UserError: an assignment without `=`, a key that does not exist, or a result that is not valid.
+    """
+    text = _text(path)
+    document = _parsed(path, text)
+    for assignment in assignments:
+        _assign(document, assignment)
+    buffer = StringIO()
+    _yaml().dump(document, buffer)
+    changed = buffer.getvalue()
+    params = _validated(_parsed(path, changed), path, changed)
+    if changed != text:
+        beside = path.with_name(path.name + ".new")
+        beside.write_text(changed, encoding="utf-8")
+        os.replace(beside, path)
+    return params
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = 120
+    yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is not here; run this in the project's folder, or bring the file back with git") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def _parsed(path: Path, text: str) -> CommentedMap:
+    try:
+        document = _yaml().load(text)
+    except MarkedYAMLError as error:
+        line = (error.problem_mark.line if error.problem_mark else 0) + 1
+        raise located(path, line, f"not YAML: {error.problem}") from None
+    if not isinstance(document, CommentedMap):
+        raise UserError(f"{path} holds no sections; bring the file back with git")
+    return document
+
+
+def _validated(document: CommentedMap, path: Path, text: str) -> Params:
+    try:
+        return Params.model_validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        problems = [_problem(document, path, text.splitlines(), dict(details)) for details in error.errors()]
+        raise UserError("\n".join(problems)) from None
+
+
+def _problem(document: CommentedMap, path: Path, lines: list[str], details: Mapping[str, Any]) -> str:
+    """One line for one mistake: file, line, key, what is wrong, what stands there."""
+    keys = [key for key in details["loc"] if key not in ("[key]", "playground", "folder", "hub") or key in document]
+    line = _line_of(document, keys)
+    name = ".".join(str(key) for key in keys)
+    said = str(details["msg"]).removeprefix("Value error, ")
+    if details["type"] == "extra_forbidden":
+        said = f"no such key{_nearest(keys)}"
+    if details["type"] == "missing":
+        said = "this key is missing"
+    place = f"{path}:{line}: " if line else f"{path}: "
+    content = f"   (line: {lines[line - 1].strip()})" if line and line <= len(lines) else ""
+    return f"{place}{name + ': ' if name else ''}{said}{content}"
+
+
+def _nearest(keys: Sequence[str | int]) -> str:
+    """`; did you mean learning_rate?` where a declared key of the section is spelt nearly the same."""
+    from difflib import get_close_matches
+
+    fields = Params.model_fields
+    if len(keys) > 1:
+        annotation = fields[str(keys[0])].annotation if str(keys[0]) in fields else None
+        fields = getattr(annotation, "model_fields", {})
+    near = get_close_matches(str(keys[-1]), list(fields), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _line_of(document: Any, keys: Sequence[str | int]) -> int:
+    """The 1-based line of the deepest key that exists; 0 where none does."""
+    line, here = 0, document
+    for key in keys:
+        if not isinstance(here, CommentedMap) or key not in here:
+            break
+        line = here.lc.key(key)[0] + 1
+        here = here[key]
+    return line
+
+
+def _assign(document: CommentedMap, assignment: str) -> None:
+    key, equals, value = assignment.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {assignment}: expected section.key=value, for example --set train.learning_rate=1e-4")
+    *parents, last = key.split(".")
+    here: Any = document
+    for depth, parent in enumerate(parents):
+        if not isinstance(here, CommentedMap) or parent not in here:
+            raise UserError(f"--set {assignment}: there is no `{'.'.join(parents[: depth + 1])}` in the parameter file")
+        here = here[parent]
+    if not isinstance(here, CommentedMap):
+        raise UserError(f"--set {assignment}: `{'.'.join(parents)}` holds a value, not keys")
+    try:
+        here[last] = _yaml().load(value)
+    except MarkedYAMLError as error:
+        raise UserError(f"--set {assignment}: the value is not YAML: {error.problem}") from None
