@@ -1,0 +1,1 @@
+"""Pictures of a run, each the same bytes for the same numbers."""
