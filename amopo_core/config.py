@@ -1,9 +1,8 @@
-"""params.yaml as frozen classes, one a section. Every number that changes a result is here; nothing here imports torch."""
+"""params.yaml as frozen classes, one a section: every number that changes a result. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
@@ -33,7 +32,7 @@ class Runtime(Section):
     seed: int = Field(ge=0, lt=2**31)
     """Seed of every random draw of the stages."""
     threads: int = Field(ge=1)
-    """Threads of the CPU's matrix products, set in every rank: weights differ in the last bits between thread counts."""
+    """Threads of the CPU's matrix products, set in every rank: weights differ in the last bits between counts."""
 
 
 class Dimension(Section):
@@ -49,7 +48,7 @@ class Score(Section):
     """Where a source keeps one score, and on which scale."""
 
     field: str = Field(min_length=1)
-    """Field of the row (of the response, where a row is a pair); dots walk into nested objects: `scores.helpfulness`."""
+    """Field of the row (of the response, where a row is a pair); dots walk into objects: `scores.helpfulness`."""
     scale: tuple[float, float]
     """Lowest and highest possible score, declared and never guessed from the rows."""
     higher_is_better: bool = True
@@ -145,6 +144,10 @@ class Playground(Section):
     """Standard deviation of a rater's noise [points of the 1 to 5 scale]."""
     rater_bias: float = Field(ge=0)
     """Standard deviation of the raters' constant shifts [points of the 1 to 5 scale]."""
+    rater_spread: float = Field(ge=0, lt=1)
+    """A rater stretches or squeezes scores around the middle by a factor of 1 - this to 1 + this."""
+    second_rater_share: float = Field(ge=0, le=1)
+    """Share of the responses that two raters rate."""
     held_out_prompts: int = Field(ge=1)
     """Prompts for generation in evaluation; their templates and facts occur in no feedback."""
     hidden_size: int = Field(ge=8)
@@ -153,6 +156,10 @@ class Playground(Section):
     """Layers of the base policy."""
     heads: int = Field(ge=1)
     """Attention heads of the base policy."""
+    vocabulary: int = Field(ge=300)
+    """Tokens the base policy knows, at most."""
+    context: int = Field(ge=128)
+    """Tokens the base policy can look back on."""
     pretraining_steps: int = Field(ge=1)
     """Optimizer steps that make the base policy."""
     pretraining_batch: int = Field(ge=1)
@@ -221,7 +228,7 @@ class Evaluation(Section):
     judge: str = Field(min_length=1)
     """Python file that defines JUDGE; amopo_core/judges/none.py where there is none (ranking only)."""
     prompt_view: str = Field(min_length=1)
-    """Form of the prompt: `plain`, `all_dimensions`, or `DIMENSION@SCORE` (a view asking for a target score, 1 to 5)."""
+    """Form of the prompt: `plain`, `all_dimensions`, or `DIMENSION@SCORE` (the view that asks for a score, 1 to 5)."""
     max_new_tokens: int = Field(ge=1)
     """Tokens of a generation at most."""
     temperature: float = Field(ge=0)
@@ -288,7 +295,9 @@ class Params(Section):
         if sum(dimension.weight for dimension in self.dimensions.values()) == 0:
             raise ValueError("dimensions: every weight is 0; at least one must be above")
         if self.objective.weighting == "fixed" and set(self.objective.fixed_weights) != set(self.view_names):
-            raise ValueError(f"objective.fixed_weights: weighting `fixed` needs one for each of {', '.join(self.view_names)}")
+            raise ValueError(
+                f"objective.fixed_weights: weighting `fixed` needs one for each of {', '.join(self.view_names)}"
+            )
         self._check_prompt_view()
         return self
 
@@ -298,8 +307,8 @@ class Params(Section):
         if view in ("plain", GENERIC_VIEW) or (dimension in self.dimensions and score in ("1", "2", "3", "4", "5")):
             return
         raise ValueError(
-            f"evaluation.prompt_view: {view!r} is none of `plain`, `{GENERIC_VIEW}`, `DIMENSION@SCORE` with a dimension of"
-            f" {', '.join(self.dimensions)} and a score of 1 to 5"
+            f"evaluation.prompt_view: {view!r} is none of `plain`, `{GENERIC_VIEW}`, `DIMENSION@SCORE` with a dimension"
+            f" of {', '.join(self.dimensions)} and a score of 1 to 5"
         )
 
 
@@ -331,7 +340,7 @@ def override(path: Path, assignments: Sequence[str]) -> Params:
     if changed != text:
         beside = path.with_name(path.name + ".new")
         beside.write_text(changed, encoding="utf-8")
-        os.replace(beside, path)
+        beside.replace(path)
     return params
 
 
@@ -347,7 +356,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path} is not here; run this in the project's folder, or bring the file back with git") from None
+        raise UserError(
+            f"{path} is not here; run this in the project's folder, or bring the file back with git"
+        ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from amopo_core.errors import UserError
 
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+MESSAGE = "error: "
+"""What a stage's last message begins with: whoever runs the stage finds it among the lines of its progress."""
 
 
 def parse_paths(description: str, names: Sequence[str], argv: Sequence[str] | None) -> argparse.Namespace:
@@ -33,10 +35,20 @@ def exit_with(main: Callable[[], None]) -> None:
         sys.exit(_said(str(error), EXIT_USER_ERROR))
     except KeyboardInterrupt:
         sys.exit(_said("interrupted", EXIT_INTERRUPTED))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        if not is_full_disk(error):
             raise
-        sys.exit(_said(f"{error.filename or 'output'}: {error.strerror}; free some space and start again", EXIT_FAILED))
+        sys.exit(_said(f"the disk is full: {error}; free some space and start again", EXIT_FAILED))
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a failure means that no more can be written; writers in Rust and C++ keep the number in the text only."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(os.strerror(number) in str(error) or f"os error {number}" in str(error) for number in _FULL)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def die_with_parent() -> None:
@@ -50,5 +62,5 @@ def die_with_parent() -> None:
 
 
 def _said(message: str, status: int) -> int:
-    sys.stderr.write(message.rstrip() + "\n")
+    sys.stderr.write(f"{MESSAGE}{message.rstrip()}\n")
     return status

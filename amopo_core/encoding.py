@@ -1,0 +1,84 @@
+"""Preference pairs as token ids: every view of a pair, shortened alike, or dropped with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from amopo_core.chat import ChatEncoder, PromptParts
+from amopo_core.config import Dimension, Views
+from amopo_core.data.tables import Pair
+from amopo_core.views import View, views_of
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A pair ready for batches. The responses' ids are the same in every view, the end token included."""
+
+    pair_id: str
+    prompts: tuple[list[int] | None, ...]
+    """The prompt of each view; None: the view is not active."""
+    swapped: tuple[bool, ...]
+    """True where the view prefers `rejected`."""
+    plain_prompt: list[int]
+    """The prompt without an instruction."""
+    chosen: list[int]
+    rejected: list[int]
+    truncated: int
+    """Tokens of the user's text left out, the same in every view [tokens]."""
+
+
+@dataclass(frozen=True)
+class DroppedPair:
+    """A pair that cannot be trained on, and why."""
+
+    pair_id: str
+    reason: str
+
+
+class PairEncoder:
+    """Encodes pairs for one tokenizer, one set of dimensions and one length."""
+
+    def __init__(
+        self, encoder: ChatEncoder, dimensions: Mapping[str, Dimension], views: Views, max_length: int
+    ) -> None:
+        self.encoder = encoder
+        self.dimensions = dimensions
+        self.views = views
+        self.max_length = max_length
+        self._instruction_ids: dict[str, list[int]] = {}
+
+    def encode(self, pairs: Iterable[Pair]) -> Iterator[EncodedPair | DroppedPair]:
+        """Each pair encoded, or dropped with `no_active_view`, `empty_response` or `too_long`."""
+        return map(self._encode, pairs)
+
+    def _encode(self, pair: Pair) -> EncodedPair | DroppedPair:
+        views = views_of(pair, self.dimensions, self.views)
+        if not any(views):
+            return DroppedPair(pair.pair_id, "no_active_view")
+        chosen, rejected = self.encoder.response(pair.chosen), self.encoder.response(pair.rejected)
+        if min(len(chosen), len(rejected)) < 2:  # nothing but the end token
+            return DroppedPair(pair.pair_id, "empty_response")
+        plain = self.encoder.parts(pair.prompt)
+        parts = [self._with_instruction(plain, view) for view in views]
+        widest = max(part.fixed for part in parts if part is not None)
+        text_budget = self.max_length - max(len(chosen), len(rejected)) - widest
+        if text_budget < 1:
+            return DroppedPair(pair.pair_id, "too_long")
+        shortened = plain.fit(text_budget)
+        return EncodedPair(
+            pair_id=pair.pair_id,
+            prompts=tuple(part.fit(text_budget).ids if part else None for part in parts),
+            swapped=tuple(view.swapped if view else False for view in views),
+            plain_prompt=shortened.ids,
+            chosen=chosen,
+            rejected=rejected,
+            truncated=shortened.truncated,
+        )
+
+    def _with_instruction(self, plain: PromptParts, view: View | None) -> PromptParts | None:
+        if view is None:
+            return None
+        if view.instruction not in self._instruction_ids:
+            self._instruction_ids[view.instruction] = self.encoder.plain(view.instruction)
+        return plain.with_instruction(self._instruction_ids[view.instruction])

@@ -1,0 +1,88 @@
+"""Loading and saving a policy: a causal language model with its tokenizer, as a transformers folder."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from amopo_core.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+FALLBACK_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if messages | length > 1 %}{{ message['role'] }}: {% endif %}{{ message['content'] }}\n"
+    "{% endfor %}"
+)
+"""Chat template of a policy that brings none: the bare text and a line break; of several turns, each after its role."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model in evaluation mode, and the tokenizer that carries its chat template."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
+    """The policy of a local transformers folder; nothing is fetched, no code of the folder is run.
+
+    A tokenizer without a chat template gets `FALLBACK_TEMPLATE`, and the log says so.
+
+    Raises:
+        UserError: the folder is missing, is no transformers checkpoint, has pickled weights only, or has no end token.
+    """
+    check_policy_folder(folder)
+    transformers_logging.disable_progress_bar()  # a bar a model drowns the stage's own lines
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+        )
+    except Exception as error:  # transformers raises a dozen kinds for a broken folder
+        raise UserError(f"{folder} does not load as a causal language model: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{folder}: the tokenizer names no end token (eos_token), so no response could ever end")
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = FALLBACK_TEMPLATE
+        log.warning("%s has no chat template; used instead: the bare prompt followed by a line break", folder)
+    model.eval()
+    return Policy(model, tokenizer)
+
+
+def check_policy_folder(folder: Path) -> None:
+    """Refuse what is no transformers checkpoint with weights in safetensors, before anything is loaded."""
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: expected a folder with a transformers checkpoint,"
+            f" found {'a file' if folder.exists() else 'nothing'}"
+        )
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is no transformers checkpoint: it has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        mend = "; convert its weights, pickles are not loaded" if pickled else ""
+        raise UserError(f"{folder} holds no weights in safetensors{mend}")
+    if not ((folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file()):
+        raise UserError(f"{folder} holds no tokenizer (tokenizer.json)")
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Write the policy so that any transformers program loads it: config, safetensors, tokenizer, chat template."""
+    beside = folder.with_name(folder.name + ".new")
+    shutil.rmtree(beside, ignore_errors=True)
+    policy.model.save_pretrained(beside)
+    policy.tokenizer.save_pretrained(beside)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)

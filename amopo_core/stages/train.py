@@ -1,0 +1,122 @@
+"""Stage `train`: fit the policy on the pairs, on as many ranks as the launch file says.
+
+Example: python -m amopo_core.stages.train --pairs data/pairs --base models/base --policy models/policy \\
+    --report reports/train
+
+AMOPO_LAUNCH names the accelerate launch file (default configs/accelerate/cpu.yaml). Checkpoints lie in
+.amopo/checkpoints under the digest of what decides the result, so that the same command goes on after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from amopo_core.config import Params, read_params
+from amopo_core.errors import UserError
+from amopo_core.stages.command import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    die_with_parent,
+    exit_with,
+    parse_paths,
+)
+
+RUNS = Path(".amopo/checkpoints")
+DEFAULT_LAUNCH = Path("configs/accelerate/cpu.yaml")
+GRACE_SECONDS = 30
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Launch the ranks, wait, and move what they made to where it belongs."""
+    args = parse_paths(__doc__, ["pairs", "base", "policy", "report"], argv)
+    params = read_params()
+    launch = Path(os.environ.get("AMOPO_LAUNCH", DEFAULT_LAUNCH))
+    ranks = ranks_of(launch)
+    run = RUNS / digest(params, [args.pairs, args.base], ranks)
+    for folder in (run, args.report):
+        folder.mkdir(parents=True, exist_ok=True)
+    history = args.report / "history.jsonl"
+    inputs = ["--pairs", args.pairs, "--base", args.base, "--run", run, "--history", history, "--ranks", ranks]
+    run_ranks(launch, params.runtime.threads, [str(value) for value in inputs], run)
+    publish(run, args.policy, args.report)
+    draw(args.report)
+
+
+def ranks_of(launch: Path) -> int:
+    """How many processes a launch file starts, over all machines."""
+    try:
+        ranks = YAML(typ="safe").load(launch)["num_processes"]
+    except FileNotFoundError:
+        raise UserError(f"AMOPO_LAUNCH: {launch} is not here; configs/accelerate has one a hardware") from None
+    except (YAMLError, KeyError, TypeError):
+        raise UserError(f"AMOPO_LAUNCH: {launch} is no accelerate launch file: it names no num_processes") from None
+    return int(ranks)
+
+
+def digest(params: Params, folders: Sequence[Path], ranks: int) -> str:
+    """Names a run by what decides its result: parameters, data, starting policy and number of ranks."""
+    sections = {"runtime", "dimensions", "views", "objective", "train"}
+    state = sha256(json.dumps([params.model_dump(mode="json", include=sections), ranks]).encode())
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not here; the stage before this one makes it: run `dvc repro`")
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            state.update(f"{path.relative_to(folder)}\n".encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    state.update(block)
+    return state.hexdigest()[:16]
+
+
+def run_ranks(launch: Path, threads: int, inputs: Sequence[str], run: Path) -> None:
+    """Run the ranks through accelerate; end as they do."""
+    failure = run / "failure.json"
+    failure.unlink(missing_ok=True)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
+    command = [*launcher, "--num_cpu_threads_per_process", str(threads), "-m", "amopo_core.training", *inputs]
+    child = subprocess.Popen(command, preexec_fn=die_with_parent)  # noqa: PLW1509 (one thread here)
+    try:
+        status = child.wait()
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGTERM)
+        child.wait(GRACE_SECONDS)
+        raise
+    if failure.exists():
+        said = json.loads(failure.read_text(encoding="utf-8"))
+        sys.stderr.write(said["message"] + "\n")
+        sys.exit(said["status"])
+    if status:
+        sys.exit(EXIT_INTERRUPTED if status in (EXIT_INTERRUPTED, -signal.SIGINT) else EXIT_FAILED)
+
+
+def publish(run: Path, policy: Path, report: Path) -> None:
+    """Move the policy and the reports to their places; the checkpoints have served."""
+    shutil.rmtree(policy, ignore_errors=True)
+    policy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(run / "policy", policy)
+    for name in ("summary.json", "dropped.jsonl"):
+        shutil.move(run / name, report / name)
+    shutil.rmtree(run)
+
+
+def draw(report: Path) -> None:
+    """The pictures of the run's history."""
+    from amopo_core.pictures.training import draw_training
+
+    lines = (report / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    draw_training([json.loads(line) for line in lines], report)
+
+
+if __name__ == "__main__":
+    exit_with(main)
