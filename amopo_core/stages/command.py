@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ def parse_paths(description: str, names: Sequence[str], argv: Sequence[str] | No
 def exit_with(main: Callable[[], None]) -> None:
     """Run a stage and end the process: 0, 2 with the message of a user's mistake, 1 on a full disk, 130 on Ctrl-C."""
     die_with_parent()
+    _show_progress()
     try:
         main()
     except UserError as error:
@@ -39,6 +41,12 @@ def exit_with(main: Callable[[], None]) -> None:
         if not is_full_disk(error):
             raise
         sys.exit(_said(f"the disk is full: {error}; free some space and start again", EXIT_FAILED))
+
+
+def _show_progress() -> None:
+    """Send what the library says of its progress to standard error; other libraries keep their warnings only."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("amopo_core").setLevel(logging.INFO)
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -1,0 +1,82 @@
+"""Ranking: whether a policy finds the better response of a pair likelier than the worse one, dimension by dimension."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from amopo_core.chat import ChatEncoder
+from amopo_core.data.tables import Pair
+from amopo_core.evaluation.context import context_length
+from amopo_core.evaluation.measurement import RankedPair
+from amopo_core.logps import mean_logps
+from amopo_core.policy import Policy
+
+log = logging.getLogger(__name__)
+
+_BATCHES_A_LINE = 8
+"""Forward passes between two lines of progress."""
+
+
+def rank(policy: Policy, pairs: Sequence[Pair], instruction: str | None, batch_size: int) -> list[RankedPair]:
+    """Every pair with its two mean log-probabilities, in the order given.
+
+    Args:
+        policy: who is asked.
+        pairs: test pairs.
+        instruction: what is put before each prompt; None: nothing.
+        batch_size: sequences in one forward pass.
+    """
+    ranked: list[RankedPair] = []
+    pairs_a_line = max(1, _BATCHES_A_LINE * batch_size // 2)
+    for start in range(0, len(pairs), pairs_a_line):
+        ranked += _rank(policy, pairs[start : start + pairs_a_line], instruction, batch_size)
+        log.info("ranked %d of %d pairs", len(ranked), len(pairs))
+    return ranked
+
+
+@dataclass(frozen=True)
+class _EncodedPair:
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    truncated: int
+
+
+def _rank(policy: Policy, pairs: Sequence[Pair], instruction: str | None, batch_size: int) -> list[RankedPair]:
+    encoder, context = ChatEncoder(policy.tokenizer), context_length(policy)
+    encoded = [_encode(encoder, pair, instruction, context) for pair in pairs]
+    logps = iter(_logps(policy, [ids for ids in encoded if ids is not None], batch_size))
+    return [_ranked(pair, ids, next(logps) if ids else None) for pair, ids in zip(pairs, encoded, strict=True)]
+
+
+def _logps(policy: Policy, pairs: Sequence[_EncodedPair], batch_size: int) -> list[list[float]]:
+    """Mean log-probability of the chosen and of the rejected response of each pair [nats per token]."""
+    prompts = [pair.prompt for pair in pairs for _ in (pair.chosen, pair.rejected)]
+    responses = [response for pair in pairs for response in (pair.chosen, pair.rejected)]
+    return mean_logps(policy.model, prompts, responses, batch_size).view(-1, 2).tolist()
+
+
+def _encode(encoder: ChatEncoder, pair: Pair, instruction: str | None, context: int) -> _EncodedPair | None:
+    """The pair's ids, the prompt shortened for its longer response; None where it does not fit."""
+    chosen, rejected = encoder.response(pair.chosen), encoder.response(pair.rejected)
+    prompt = encoder.prompt(pair.prompt, instruction, context - max(len(chosen), len(rejected)))
+    return _EncodedPair(prompt.ids, chosen, rejected, prompt.truncated) if prompt else None
+
+
+def _ranked(pair: Pair, encoded: _EncodedPair | None, logps: Sequence[float] | None) -> RankedPair:
+    chosen_logp, rejected_logp = logps or (None, None)
+    return RankedPair(
+        pair_id=pair.pair_id,
+        prompt_id=pair.prompt_id,
+        chosen_logp=chosen_logp,
+        rejected_logp=rejected_logp,
+        score_gaps={dimension: _gap(pair, dimension) for dimension in pair.chosen_scores},
+        truncated=encoded.truncated if encoded else 0,
+    )
+
+
+def _gap(pair: Pair, dimension: str) -> float | None:
+    chosen, rejected = pair.chosen_scores[dimension], pair.rejected_scores[dimension]
+    return None if chosen is None or rejected is None else chosen - rejected
