@@ -14,6 +14,8 @@ RESPONSE_NAMES = ("response", "answer", "output", "completion", "reply", "summar
 RATER_NAMES = ("rater", "annotator", "rater_id", "annotator_id", "worker", "worker_id")
 OVERALL = "overall"
 UNKNOWN = "FIELD"
+YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
+"""Words that YAML, or an older YAML, takes for something else than a text."""
 
 _NUMERIC = {"number", "number as text", "not finite", "null"}
 
@@ -74,7 +76,7 @@ class Description:
         return "\n".join(
             [
                 "dimensions:   # add those that are not declared yet, and say what a high score means",
-                *(f'  {_dimension(name)}: {{description: "", weight: 1.0}}' for name in numbers),
+                *(f'  {_quoted(_dimension(name))}: {{description: "", weight: 1.0}}' for name in numbers),
                 "sources:",
                 f"  {self.source}:",
                 f"    rows: {'pairs' if are_pairs else 'responses'}",
@@ -83,7 +85,7 @@ class Description:
                 f"    response: {_quoted(_first(RESPONSE_NAMES, list(response_fields)) or UNKNOWN)}",
                 *([f"    rater: {_quoted(rater)}"] if rater else []),
                 "    scores:   # remove what is no score",
-                *(f"      {_dimension(name)}: {_score(found)}" for name, found in numbers.items()),
+                *(f"      {_quoted(_dimension(name))}: {_score(found)}" for name, found in numbers.items()),
                 *([f"    overall: {_score(overall)}"] if overall else []),
             ]
         )
@@ -130,7 +132,8 @@ def _dimension(name: str) -> str:
 
 def _quoted(name: str) -> str:
     """A name for YAML, in quotes where it needs them."""
-    return name if re.fullmatch(r"[A-Za-z_][\w.]*", name, flags=re.ASCII) else json.dumps(name, ensure_ascii=False)
+    is_plain = re.fullmatch(r"[A-Za-z_][\w.]*", name, flags=re.ASCII) and name.lower() not in YAML_WORDS
+    return name if is_plain else json.dumps(name, ensure_ascii=False)
 
 
 def _score(found: Field) -> str:
@@ -143,8 +146,10 @@ def _number(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
+    except OverflowError:
+        return math.inf
 
 
 def _type(value: Any) -> str:

@@ -28,7 +28,7 @@ def parse_paths(description: str, names: Sequence[str], argv: Sequence[str] | No
 
 
 def exit_with(main: Callable[[], None]) -> None:
-    """Run a stage and end the process: 0, 2 with the message of a user's mistake, 1 on a full disk, 130 on Ctrl-C."""
+    """Run a stage and end the process: 0, 1 on a full disk, 2 for a user to mend, 130 on Ctrl-C."""
     die_with_parent()
     _show_progress()
     try:
@@ -38,9 +38,11 @@ def exit_with(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(_said("interrupted", EXIT_INTERRUPTED))
     except Exception as error:
-        if not is_full_disk(error):
-            raise
-        sys.exit(_said(f"the disk is full: {error}; free some space and start again", EXIT_FAILED))
+        if is_full_disk(error):
+            sys.exit(_said(f"the disk is full: {error}; free some space and start again", EXIT_FAILED))
+        if _says(error, _FORBIDDEN):
+            sys.exit(_said(f"{error}; make the folder writable (chmod u+w) and start again", EXIT_USER_ERROR))
+        raise
 
 
 def _show_progress() -> None:
@@ -50,13 +52,19 @@ def _show_progress() -> None:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a failure means that no more can be written; writers in Rust and C++ keep the number in the text only."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    return any(os.strerror(number) in str(error) or f"os error {number}" in str(error) for number in _FULL)
+    """Whether a failure means that no more can be written."""
+    return _says(error, _FULL)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _says(error: BaseException, numbers: Sequence[int]) -> bool:
+    """Whether the system said one of the numbers; writers in Rust and C++ keep it in the text of their error only."""
+    if isinstance(error, OSError) and error.errno in numbers:
+        return True
+    return any(os.strerror(number) in str(error) or f"os error {number}" in str(error) for number in numbers)
 
 
 def die_with_parent() -> None:
