@@ -80,12 +80,9 @@ def compare(baseline: Measurement, candidate: Measurement, params: Params, metri
     metric = metric or deciding_metric(baseline, candidate)
     names, settings = list(params.dimensions), params.evaluation
     prompt_ids, values_ESK = _paired(metric.examples(baseline, names), metric.examples(candidate, names))
-    flat_EJ = values_ESK.reshape(len(values_ESK), -1)
-    resampled_DJ = resampled_means(flat_EJ, prompt_ids, draws=settings.bootstrap_draws, seed=params.runtime.seed)
-    resampled_DSK = resampled_DJ.reshape(-1, *values_ESK.shape[1:])
-    means_SK = _means(values_ESK)
-    weights_K = overall_weights(params)
-    weighed = weights_K > 0
+    resampled_DSK = _resampled(values_ESK, prompt_ids, draws=settings.bootstrap_draws, seed=params.runtime.seed)
+    means_SK, weights_K = _means(values_ESK), overall_weights(params)
+    weighed = weights_K > 0  # a dimension without weight may be unmeasured: NaN * 0 is NaN
     return Comparison(
         metric=metric,
         prompts=len(set(prompt_ids)),
@@ -131,7 +128,7 @@ def _judge_scores(measurement: Measurement, names: Sequence[str]) -> Examples:
     return Examples(
         ids=[answer.prompt_id for answer in measurement.answers],
         prompt_ids=[answer.prompt_id for answer in measurement.answers],
-        values_EK=np.array([[_score(answer, name) for name in names] for answer in measurement.answers]),
+        values_EK=_matrix([[_score(answer, name) for name in names] for answer in measurement.answers], len(names)),
     )
 
 
@@ -149,14 +146,16 @@ def _reward_accuracies(measurement: Measurement, names: Sequence[str]) -> Exampl
 
 
 def _reward_margins(measurement: Measurement, names: Sequence[str]) -> Examples:
-    values_EK = [
-        [np.nan if (value := pair.margin(name)) is None else value for name in names] for pair in measurement.pairs
-    ]
     return Examples(
         ids=[(pair.pair_id, *pair.score_gaps.items()) for pair in measurement.pairs],
         prompt_ids=[pair.prompt_id for pair in measurement.pairs],
-        values_EK=np.array(values_EK, dtype=np.float64).reshape(-1, len(names)),
+        values_EK=_matrix([[pair.margin(name) for name in names] for pair in measurement.pairs], len(names)),
     )
+
+
+def _matrix(rows: Sequence[Sequence[float | None]], columns: int) -> Floats:
+    """Rows as an array, NaN where a value is None; with its columns also where there is no row."""
+    return np.array(rows, dtype=np.float64).reshape(-1, columns)
 
 
 JUDGE_SCORE = Metric("judge", "judge's score", "points of 1 to 5", _judge_scores)
@@ -177,6 +176,13 @@ def _paired(baseline: Examples, candidate: Examples) -> tuple[list[str], Floats]
     values_ESK[np.repeat(unpaired_EK[:, None], 2, axis=1)] = np.nan
     said_E = ~np.all(unpaired_EK, axis=1)
     return [baseline.prompt_ids[example] for example in np.flatnonzero(said_E).tolist()], values_ESK[said_E]
+
+
+def _resampled(values_ESK: Floats, prompt_ids: Sequence[str], *, draws: int, seed: int) -> Floats:
+    """Means over resampled prompts, shape (D, S, K); both sides share every draw."""
+    examples, sides, dimensions = values_ESK.shape
+    columns = values_ESK.reshape(examples, sides * dimensions)
+    return resampled_means(columns, prompt_ids, draws=draws, seed=seed).reshape(draws, sides, dimensions)
 
 
 def _means(values: Floats) -> Floats:
