@@ -160,6 +160,8 @@ class Playground(Section):
     """Tokens the base policy knows, at most."""
     context: int = Field(ge=128)
     """Tokens the base policy can look back on."""
+    pretraining_conversations: int = Field(ge=1)
+    """Different conversations that make the base policy."""
     pretraining_steps: int = Field(ge=1)
     """Optimizer steps that make the base policy."""
     pretraining_batch: int = Field(ge=1)
@@ -293,7 +295,9 @@ class Params(Section):
                 if name not in allowed:
                     raise ValueError(f"{key}.{name}: not among the declared {said}")
         if sum(dimension.weight for dimension in self.dimensions.values()) == 0:
-            raise ValueError("dimensions: every weight is 0; at least one must be above")
+            raise ValueError("dimensions: every weight is 0; expected at least one above")
+        if sum(self.promotion.weights.get(name, 1.0) for name in self.dimensions) == 0:
+            raise ValueError("promotion.weights: every weight is 0; at least one must be above")
         if self.objective.weighting == "fixed" and set(self.objective.fixed_weights) != set(self.view_names):
             raise ValueError(
                 f"objective.fixed_weights: weighting `fixed` needs one for each of {', '.join(self.view_names)}"
@@ -384,20 +388,26 @@ def _validated(document: CommentedMap, path: Path, text: str) -> Params:
 
 def _problem(document: CommentedMap, path: Path, lines: list[str], details: Mapping[str, Any]) -> str:
     """One line for one mistake: file, line, key, what is wrong, what stands there."""
-    keys = [key for key in details["loc"] if key not in ("[key]", "playground", "folder", "hub") or key in document]
-    line = _line_of(document, keys)
-    name = ".".join(str(key) for key in keys)
+    keys = [str(key) for place, key in enumerate(details["loc"]) if place == 0 or key not in _TAGS]
     said = str(details["msg"]).removeprefix("Value error, ")
+    if not keys:  # a check across sections begins its message with the key
+        name, _, said = said.partition(": ")
+        keys = name.split(".")
     if details["type"] == "extra_forbidden":
         said = f"no such key{_nearest(keys)}"
     if details["type"] == "missing":
         said = "this key is missing"
+    line = _line_of(document, keys)
     place = f"{path}:{line}: " if line else f"{path}: "
     content = f"   (line: {lines[line - 1].strip()})" if line and line <= len(lines) else ""
-    return f"{place}{name + ': ' if name else ''}{said}{content}"
+    return f"{place}{'.'.join(keys)}: {said}{content}"
 
 
-def _nearest(keys: Sequence[str | int]) -> str:
+_TAGS = ("[key]", "playground", "folder", "hub")
+"""What pydantic puts into the place of a mistake without it being a key of the file."""
+
+
+def _nearest(keys: Sequence[str]) -> str:
     """`; did you mean learning_rate?` where a declared key of the section is spelt nearly the same."""
     from difflib import get_close_matches
 
@@ -409,7 +419,7 @@ def _nearest(keys: Sequence[str | int]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _line_of(document: Any, keys: Sequence[str | int]) -> int:
+def _line_of(document: Any, keys: Sequence[str]) -> int:
     """The 1-based line of the deepest key that exists; 0 where none does."""
     line, here = 0, document
     for key in keys:

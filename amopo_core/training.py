@@ -19,6 +19,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from amopo_core.atomic import replacing, write_json
 from amopo_core.batches import Collator, GlobalBatches
 from amopo_core.chat import ChatEncoder
 from amopo_core.config import Params, read_params
@@ -181,9 +182,9 @@ def write_reports(
         "steps": steps,
         "ranks": ranks,
     }
-    (run / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    lines = (json.dumps({"pair_id": pair.pair_id, "reason": pair.reason}) + "\n" for pair in dropped)
-    (run / DROPPED).write_text("".join(lines), encoding="utf-8")
+    write_json(run / SUMMARY, summary)
+    with replacing(run / DROPPED) as file:
+        file.writelines(json.dumps({"pair_id": pair.pair_id, "reason": pair.reason}) + "\n" for pair in dropped)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -213,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _leave(run: Path, message: str, status: int) -> int:
     shutil.rmtree(run / POLICY, ignore_errors=True)
-    (run / FAILURE).write_text(json.dumps({"message": message, "status": status}), encoding="utf-8")
+    write_json(run / FAILURE, {"message": message, "status": status})
     return status
 
 

@@ -1,0 +1,25 @@
+"""Stage `base`: the starting policy.
+
+Example: python -m amopo_core.stages.base --base models/base --report reports/base.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amopo_core.atomic import write_json
+from amopo_core.base_policy import make_base_policy
+from amopo_core.config import read_params
+from amopo_core.stages.command import exit_with, parse_paths
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make or copy the starting policy."""
+    args = parse_paths(__doc__, ["base", "report"], argv)
+    params = read_params()
+    report = make_base_policy(params, args.base)
+    write_json(args.report, report)
+
+
+if __name__ == "__main__":
+    exit_with(main)

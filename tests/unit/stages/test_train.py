@@ -1,0 +1,135 @@
+"""The stage `train` as a process: ranks, crashes, a full disk, and what a user gets wrong."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from amopo_core.config import override
+from amopo_core.data.tables import Pair, write_pairs
+
+ROOT = Path(__file__).parents[3]
+DIMENSIONS = ["helpfulness", "correctness", "instruction_following"]
+SETTINGS = [
+    "runtime.threads=1", "train.batch_pairs=4", "train.micro_batch_pairs=2", "train.max_length=120", "train.epochs=4",
+    "train.log_every=2", "train.checkpoint_every=5", "train.validate_every=100",
+]  # fmt: skip
+
+
+def stage(folder):
+    command = [sys.executable, "-m", "amopo_core.stages.train"]
+    return [*command, "--pairs", "pairs", "--base", "base", "--policy", "policy", "--report", "report"]
+
+
+def run(folder, launch="cpu.yaml", **options):
+    environment = os.environ | {"AMOPO_LAUNCH": f"configs/accelerate/{launch}"}
+    return subprocess.run(stage(folder), cwd=folder, env=environment, capture_output=True, text=True, **options)
+
+
+def digest(path):
+    return sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def workspace(tiny_policy_folder, tmp_path):
+    """22 training pairs, 4 epochs of 6 steps, a checkpoint every 5 steps."""
+    shutil.copytree(tiny_policy_folder, tmp_path / "base")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    override(tmp_path / "params.yaml", SETTINGS)
+    scores = [dict.fromkeys(DIMENSIONS, score) for score in (5.0, 2.0)]
+    pairs = [
+        Pair(f"pair {i}", f"q{i}", [{"role": "user", "content": f"{i}?"}], f"yes {i}", "no" * (i % 3 + 1), *scores)
+        for i in range(26)
+    ]
+    write_pairs(tmp_path / "pairs" / "train.parquet", pairs[:22], DIMENSIONS)
+    write_pairs(tmp_path / "pairs" / "validation.parquet", pairs[22:], DIMENSIONS)
+    return tmp_path
+
+
+def test_killed_in_training_the_same_command_goes_on_to_the_same_bytes(workspace):
+    undisturbed = run(workspace)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    outputs = ["policy/model.safetensors", "report/history.jsonl", "report/summary.json", "report/weights.png"]
+    expected = {name: digest(workspace / name) for name in outputs}
+    shutil.rmtree(workspace / "policy")
+    shutil.rmtree(workspace / "report")
+
+    child = subprocess.Popen(stage(workspace), cwd=workspace, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(workspace.glob(".amopo/checkpoints/*/checkpoints/*/complete")):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (workspace / "policy").exists()
+
+    resumed = run(workspace)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from checkpoint-" in resumed.stderr
+    assert {name: digest(workspace / name) for name in outputs} == expected
+    assert not list(workspace.glob(".amopo/checkpoints/*"))
+
+
+def test_two_gloo_ranks_train_together_to_the_weights_of_one(workspace):
+    one = run(workspace)
+    assert one.returncode == 0, one.stderr
+    weights = load_file(workspace / "policy" / "model.safetensors")
+    two = run(workspace, launch="cpu-two-ranks.yaml")
+    assert two.returncode == 0, two.stderr
+
+    assert '"ranks": 2' in (workspace / "report" / "summary.json").read_text()
+    for name, tensor in load_file(workspace / "policy" / "model.safetensors").items():
+        assert_close(tensor, weights[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_full_disk_at_checkpoint_time_exits_1(workspace):
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # the policy alone is larger
+
+    stopped = run(workspace, preexec_fn=small_files)
+
+    assert stopped.returncode == 1
+    assert "the disk is full" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert not (workspace / "policy").exists()
+
+
+def test_ctrl_c_exits_130(workspace):
+    child = subprocess.Popen(stage(workspace), cwd=workspace, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    for line in child.stderr:
+        if line.startswith("train: step"):
+            break
+    os.killpg(child.pid, signal.SIGINT)
+
+    assert child.wait(60) == 130
+
+
+@pytest.mark.parametrize(
+    ("launch", "said"),
+    [("nowhere.yaml", "is not here"), ("../../params.yaml", "names no num_processes")],
+)
+def test_a_wrong_launch_file_exits_2(workspace, launch, said):
+    stopped = run(workspace, launch=launch)
+
+    assert stopped.returncode == 2
+    assert said in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+def test_nothing_left_to_train_on_exits_2_and_says_why(workspace):
+    override(workspace / "params.yaml", ["train.max_length=8"])
+    stopped = run(workspace)
+
+    assert stopped.returncode == 2
+    assert "no pair is left to train on (22 too_long)" in stopped.stderr
+    assert "raise train.max_length (now 8)" in stopped.stderr

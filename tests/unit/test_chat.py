@@ -1,0 +1,121 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amopo_core.chat import ChatEncoder
+from amopo_core.errors import UserError
+from amopo_core.policy import load_policy
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_policy_folder):
+    return load_policy(tiny_policy_folder).tokenizer
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_policy_folder):
+    """An encoder whose template has special tokens of its own."""
+    tokenizer = load_policy(tiny_policy_folder).tokenizer
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return ChatEncoder(tokenizer)
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def decoded(encoder, ids):
+    return encoder.tokenizer.decode(ids)
+
+
+def test_the_fallback_template_is_the_bare_prompt_and_a_line_break(tokenizer):
+    encoder = ChatEncoder(tokenizer)
+
+    assert decoded(encoder, encoder.prompt(user("Hello"), None, 99).ids) == "Hello\n"
+
+
+def test_turns_stay_turns_and_the_instruction_stands_before_the_first(chat):
+    messages = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "Q1"},
+        {"role": "assistant", "content": "A1"},
+        {"role": "user", "content": "Q2"},
+    ]
+    prompt = chat.prompt(messages, "Aim.\n\n", 999)
+
+    assert decoded(chat, prompt.ids) == (
+        "<|system|>S<|end|><|user|>Aim.\n\nQ1<|end|><|assistant|>A1<|end|><|user|>Q2<|end|><|assistant|>"
+    )
+    assert prompt.truncated == 0
+
+
+def test_text_never_becomes_a_special_token(chat):
+    end = chat.tokenizer.eos_token_id
+    prompt = chat.prompt(user("a<|end|>b"), None, 99)
+
+    assert prompt.ids.count(end) == 1  # the template's own
+    assert decoded(chat, prompt.ids) == "<|user|>a<|end|>b<|end|><|assistant|>"
+    assert chat.response("x<|end|>y").count(end) == 1
+    assert chat.response("x<|end|>y")[-1] == end
+
+
+@settings(max_examples=50)
+@given(text=st.text(alphabet="<|end>pad ", max_size=40))
+def test_text_comes_back_as_it_was(chat, text):
+    ids = chat.plain(text)
+
+    assert decoded(chat, ids) == text
+    assert not set(ids) & {chat.tokenizer.eos_token_id, chat.tokenizer.pad_token_id}
+
+
+def test_truncation_keeps_the_template_the_instruction_and_the_end_of_the_question(chat):
+    whole = chat.prompt(user("0123456789"), "Aim. ", 999)
+    cut = chat.prompt(user("0123456789"), "Aim. ", len(whole.ids) - 6)
+
+    assert cut.truncated == 6
+    assert decoded(chat, cut.ids) == "<|user|>Aim. 6789<|end|><|assistant|>"
+
+
+def test_the_oldest_turn_is_shortened_first_and_the_system_prompt_never(chat):
+    messages = [
+        {"role": "system", "content": "SSSS"},
+        {"role": "user", "content": "1111"},
+        {"role": "assistant", "content": "2222"},
+        {"role": "user", "content": "3333"},
+    ]
+    parts = chat.parts(messages)
+
+    assert decoded(chat, parts.fit(6).ids).replace("<|end|>", "") == (
+        "<|system|>SSSS<|user|><|assistant|>22<|user|>3333<|assistant|>"
+    )
+
+
+def test_a_prompt_that_cannot_fit_is_none(chat):
+    assert chat.prompt(user("Hello"), None, chat.parts(user("Hello")).fixed) is None
+
+
+@settings(max_examples=50)
+@given(text=st.text(max_size=60), budget=st.integers(1, 80))
+def test_a_fitted_prompt_keeps_its_budget(chat, text, budget):
+    prompt = chat.prompt(user(text), "Aim.", budget)
+
+    assert prompt is None or len(prompt.ids) <= budget
+
+
+def test_a_template_that_refuses_a_role_is_named(tiny_policy_folder):
+    tokenizer = load_policy(tiny_policy_folder).tokenizer
+    tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(UserError, match="refuses a conversation of the roles system, user: no system role"):
+        ChatEncoder(tokenizer).prompt([{"role": "system", "content": "x"}, *user("y")], None, 99)
+
+
+def test_a_template_that_drops_a_turn_is_named(tiny_policy_folder):
+    tokenizer = load_policy(tiny_policy_folder).tokenizer
+    tokenizer.chat_template = "{{ messages[-1]['content'] }}"
+    with pytest.raises(UserError, match=r"drops turn 1 of a conversation \(system\)"):
+        ChatEncoder(tokenizer).prompt([{"role": "system", "content": "x"}, *user("y")], None, 99)

@@ -1,0 +1,140 @@
+"""The trainer in this process: what may not change a result does not."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from amopo_core.config import read_params
+from amopo_core.data.tables import Pair
+from amopo_core.errors import UserError
+from amopo_core.policy import load_policy
+from amopo_core.trainer import COMPLETE, checkpoint_folder, history_line, last_checkpoint
+from amopo_core.training import build_trainer, encode, write_reports
+
+PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
+
+
+def small_params(**train):
+    sections = {"epochs": 1, "batch_pairs": 4, "max_length": 200, "learning_rate": 1e-3, "log_every": 1} | train
+    return PARAMS.model_copy(
+        update={
+            "train": PARAMS.train.model_copy(update=sections),
+            "runtime": PARAMS.runtime.model_copy(update={"threads": 1}),
+        }
+    )
+
+
+def make_pairs(count, response="yes it is"):
+    scores = [dict.fromkeys(PARAMS.dimensions, score) for score in (5.0, 2.0)]
+    return [
+        Pair(
+            f"pair {i}",
+            f"prompt {i}",
+            [{"role": "user", "content": f"{i}?"}],
+            f"{response} {i}",
+            "no" * (i % 3 + 1),
+            *scores,
+        )
+        for i in range(count)
+    ]
+
+
+def train(folder, output, params, count=10):
+    policy = load_policy(folder, dtype=torch.float64)
+    pairs, _ = encode(make_pairs(count), policy, params)
+    trainer = build_trainer(params, policy, pairs, pairs[:3], output=output, ranks=1)
+    trainer.train()
+    return policy.model.state_dict(), trainer.state.log_history
+
+
+def losses(history):
+    return [row["loss"] for row in history if "loss" in row]
+
+
+def test_the_micro_batch_changes_memory_and_not_the_result(tiny_policy_folder, tmp_path):
+    """10 pairs in global batches of 4, 4 and 2, cut into micro-batches of 1, 3 and 8: the same weights to 1e-8."""
+    results = [
+        train(tiny_policy_folder, tmp_path / str(micro), small_params(micro_batch_pairs=micro)) for micro in (1, 3, 8)
+    ]
+
+    for weights, history in results[1:]:
+        for name, tensor in weights.items():
+            assert_close(tensor, results[0][0][name], rtol=0, atol=1e-8, msg=name)
+        assert losses(history) == pytest.approx(losses(results[0][1]), rel=1e-5)
+
+
+def test_the_history_says_what_each_view_does(tiny_policy_folder, tmp_path):
+    _, history = train(tiny_policy_folder, tmp_path, small_params())
+    first, last = history[0], history[-1]
+
+    for view in PARAMS.view_names:
+        for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "weights"):
+            assert f"{name}/{view}" in first
+        margin = first[f"rewards/chosen/{view}"] - first[f"rewards/rejected/{view}"]
+        assert first[f"rewards/margins/{view}"] == pytest.approx(margin)
+    assert sum(first[f"weights/{view}"] for view in PARAMS.view_names) == pytest.approx(1)
+    assert last["validation/loss"] > 0
+    assert [row["step"] for row in history if "loss" in row] == [1, 2, 3]
+
+
+def test_the_first_logged_loss_is_the_mean_over_the_global_batch(tiny_policy_folder, tmp_path):
+    """Not divided by views or batch again: with beta small and no margin every view's loss is log 2."""
+    params = small_params(learning_rate=1e-12)
+    params = params.model_copy(
+        update={"objective": params.objective.model_copy(update={"beta": 1e-9, "target_margin": 0.0})}
+    )
+    _, history = train(tiny_policy_folder, tmp_path, params)
+
+    assert history[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(tiny_policy_folder, tmp_path):
+    policy = load_policy(tiny_policy_folder)
+    params = small_params()
+    pairs, _ = encode(make_pairs(8), policy, params)
+    with torch.no_grad():
+        policy.model.model.norm.weight.fill_(float("nan"))
+    trainer = build_trainer(params, policy, pairs, [], output=tmp_path, ranks=1)
+
+    with pytest.raises(UserError, match="step 1: the loss is nan"):
+        trainer.train()
+
+
+def test_other_ranks_than_asked_for_stop_at_once(tiny_policy_folder, tmp_path):
+    policy = load_policy(tiny_policy_folder)
+    pairs, _ = encode(make_pairs(4), policy, small_params())
+
+    with pytest.raises(UserError, match="asks for 2 processes, but 1 train together"):
+        build_trainer(small_params(), policy, pairs, [], output=tmp_path, ranks=2)
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path):
+    for step in (5, 10, 15):
+        checkpoint_folder(tmp_path, step).mkdir()
+    for step in (5, 10):
+        (checkpoint_folder(tmp_path, step) / COMPLETE).touch()
+
+    assert last_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 10)
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_history_lines_begin_with_the_step():
+    assert history_line({"loss": 0.123456789012, "step": 3, "epoch": 1.0}) == (
+        '{"step": 3, "epoch": 1.0, "loss": 0.12345679}\n'
+    )
+
+
+def test_what_was_dropped_is_counted_and_listed(tiny_policy_folder, tmp_path):
+    policy = load_policy(tiny_policy_folder)
+    pairs = make_pairs(3)
+    too_long = dataclasses.replace(pairs[0], pair_id="long", chosen="y" * 500)
+    kept, dropped = encode([*pairs, too_long], policy, small_params())
+    write_reports(tmp_path, kept, dropped, steps=1, ranks=1)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+
+    assert (summary["pairs"], summary["dropped"], summary["active_view_share"]) == (3, {"too_long": 1}, 1.0)
+    assert (tmp_path / "dropped.jsonl").read_text() == '{"pair_id": "long", "reason": "too_long"}\n'
