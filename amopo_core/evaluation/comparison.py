@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amopo_core.config import Params
+from amopo_core.config import GENERIC_VIEW, Params
 from amopo_core.errors import UserError
 from amopo_core.evaluation.bootstrap import Floats, Interval, interval, resampled_means
 from amopo_core.evaluation.measurement import Answer, Measurement
@@ -63,6 +63,11 @@ class Comparison:
     """None where no example says anything about the dimension."""
     overall: Contrast | None
     """Weighted mean over the dimensions; None where one with a weight above 0 is None."""
+
+    @property
+    def rows(self) -> dict[str, Contrast | None]:
+        """Everything compared by its name; the overall mean first, under the name that no dimension may have."""
+        return {GENERIC_VIEW: self.overall, **self.dimensions}
 
 
 def compare(baseline: Measurement, candidate: Measurement, params: Params, metric: Metric | None = None) -> Comparison:

@@ -18,7 +18,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def comparison_table(comparison: Comparison, baseline: str, candidate: str, confidence: float) -> str:
-    """A row a dimension: both means, their difference and its interval; the overall metric last.
+    """A row a dimension: both means, their difference and its interval; their weighted mean first.
 
     Args:
         comparison: what is shown.
@@ -27,8 +27,7 @@ def comparison_table(comparison: Comparison, baseline: str, candidate: str, conf
         confidence: coverage of the intervals.
     """
     head = ["dimension", baseline, candidate, "difference", f"{100 * confidence:g} % interval"]
-    rows = {**comparison.dimensions, "**overall**": comparison.overall}
-    return table(head, [[name.replace("_", " "), *_cells(contrast)] for name, contrast in rows.items()])
+    return table(head, [[name.replace("_", " "), *_cells(contrast)] for name, contrast in comparison.rows.items()])
 
 
 def cell(text: str) -> str:

@@ -44,7 +44,7 @@ def comparison_numbers(
     """The evaluation as flat numbers, `metric/dimension/what`: both means, their difference and its interval."""
     numbers = _counts(candidate)
     for comparison in comparisons:
-        for name, contrast in {"overall": comparison.overall, **comparison.dimensions}.items():
+        for name, contrast in comparison.rows.items():
             if contrast is not None:
                 numbers |= {f"{comparison.metric.key}/{name}/{key}": value for key, value in _parts(contrast).items()}
     for side, measurement in ((BASE, base), (CANDIDATE, candidate)):

@@ -24,8 +24,7 @@ def draw_comparison(comparison: Comparison, baseline: str, candidate: str, path:
         candidate: what the candidate is called.
         path: the PNG file.
     """
-    rows = {"overall": comparison.overall, **comparison.dimensions}
-    measured = {spoken(name): contrast for name, contrast in rows.items() if contrast is not None}
+    measured = {spoken(name): contrast for name, contrast in comparison.rows.items() if contrast is not None}
     with picture(path, 11, 1.6 + 0.62 * len(measured), columns=2) as (policies, differences):
         _draw_policies(policies, measured, baseline, candidate)
         policies.set(title=comparison.metric.title, xlabel=comparison.metric.unit)
@@ -38,8 +37,7 @@ def _draw_policies(panel: Axes, rows: Mapping[str, Contrast], baseline: str, can
         _draw_interval(panel, contrast.baseline, place - _OFFSET, FAINT, baseline if place == 0 else None)
         _draw_interval(panel, contrast.candidate, place + _OFFSET, ACCENT, candidate if place == 0 else None)
     panel.set_yticks(range(len(rows)), list(rows))
-    panel.get_yticklabels()[0].set_fontweight("bold")
-    panel.figure.legend(loc="outside lower center", ncols=2)
+    panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     _tidy(panel, len(rows))
 
 
@@ -62,7 +60,6 @@ def _draw_interval(panel: Axes, interval: Interval, place: float, shade: str, la
 
 
 def _tidy(panel: Axes, rows: int) -> None:
-    panel.set_ylim(rows - 0.5, -0.5)
-    panel.axhline(0.5, color=FAINT, linewidth=1)
+    panel.set_ylim(max(rows, 1) - 0.5, -0.5)
     panel.grid(visible=False, axis="y")
     panel.tick_params(axis="y", length=0)

@@ -18,6 +18,7 @@ from amopo_core.evaluation.measurement import Measurement, write_measurement
 from amopo_core.evaluation.measuring import measure_folder
 from amopo_core.evaluation.report import BASE, CANDIDATE, comparison_numbers, markdown_report
 from amopo_core.pictures.comparison import draw_comparison
+from amopo_core.policy import check_policy_folder
 from amopo_core.stages.command import exit_with, parse_paths
 
 PICTURE = "dimensions.png"
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = parse_paths(__doc__ or "", ["pairs", "base", "policy", "report"], argv)
     params = read_params()
     judge, pairs = load_judge(Path(params.evaluation.judge)), read_pairs(paths.pairs / "test.parquet")
+    for folder in (paths.base, paths.policy):
+        check_policy_folder(folder)  # before the first is measured, which takes its time
     base = measure_folder(paths.base, pairs, judge, params)
     candidate = measure_folder(paths.policy, pairs, judge, params)
     write_measurement(paths.report / "base.jsonl", base)
