@@ -1,0 +1,34 @@
+# Targets share one set-up, .venv/ready, which is made again only when its inputs change.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint bench-playground bench-feedback
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: .venv/ready  ## .venv with the pinned packages
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup  ## feedback in, policy trained, evaluated, registered, promoted; minutes on a CPU
+	$(BIN)/amopo demo
+
+lint: setup  ## style, formatting, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint, then every test, a real run of the flow in a temporary clone among them
+	$(BIN)/python -m pytest
+
+bench-playground: setup  ## five seeds and three controls, as the README shows them
+	$(BIN)/python bench/playground.py
+
+bench-feedback: setup  ## make bench-feedback FEEDBACK=file MODEL=folder: reward accuracy before and after
+	$(BIN)/python bench/feedback.py --feedback "$(FEEDBACK)" --model "$(MODEL)"

@@ -1,0 +1,239 @@
+"""The `amopo` command line. A command imports what it needs when it runs, so that --help comes at once."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amopo_core.errors import UserError
+from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR
+from flows.environment import set_defaults
+from tasks.errors import OutsideError
+
+PLAYGROUND = "playground"
+Command = Callable[..., Any]
+
+
+def main() -> None:
+    """Run the command line and end with 0, 1 (failed), 2 (a mistake in what was given) or 130 (interrupted)."""
+    set_defaults()
+    sys.exit(exit_status(sys.argv[1:]))
+
+
+def exit_status(arguments: list[str]) -> int:
+    """The status of a command; expected failures are said in one message, without a traceback."""
+    try:
+        return cli.main(arguments, prog_name="amopo", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USER_ERROR
+    except UserError as error:
+        return _said(f"error: {error}", EXIT_USER_ERROR)
+    except OutsideError as error:
+        return _said(f"error: {error}", EXIT_FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        return _said("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+
+
+@click.group()
+def cli() -> None:
+    """Keep a language model aligned with feedback in several dimensions.
+
+    Run in the project's root. Example: amopo demo
+    """
+
+
+def json_option(command: Command) -> Command:
+    """Adds --json: one JSON object on stdout, progress on stderr as ever."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of text.")(command)
+
+
+@cli.command()
+@json_option
+def demo(as_json: bool) -> None:
+    """Make the playground's feedback and run the whole pipeline on it, in minutes on a CPU.
+
+    Example: amopo demo
+    """
+    from amopo_core.config import read_params
+    from tasks import git
+
+    git.require_workspace()
+    params = read_params()
+    if PLAYGROUND not in params.sources:
+        listed = ", ".join(params.sources)
+        raise UserError(
+            f"params.yaml: the demo needs the source `{PLAYGROUND}`, and sources lists {listed}; bring it back with git"
+        )
+    _drop_playground_feedback()
+    _run_flow(as_json)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--source", required=True, metavar="NAME", help="Whose feedback it is: a name under `sources`.")
+@json_option
+def ingest(file: Path, source: str, as_json: bool) -> None:
+    """Add a feedback file (JSONL, CSV or Parquet) to what is trained on.
+
+    Says what it found. Rows that are there already are not added again.
+
+    Example: amopo ingest ratings.jsonl --source support
+    """
+    from amopo_core.config import read_params
+    from amopo_core.data.batches import append_batch
+    from amopo_core.data.describe import describe
+    from amopo_core.data.reading import read_rows
+    from tasks import git
+    from tasks.dvc_command import FEEDBACK, add
+
+    git.require_workspace()
+    declared = source in read_params().sources
+    rows = list(read_rows(file))
+    found = describe((row.fields for row in rows), source)
+    batch = append_batch(FEEDBACK, source, rows)
+    add(FEEDBACK)
+    answer = {
+        "source": source,
+        "rows": len(rows),
+        "batch": batch.name if batch else None,
+        "fields": [str(field) for field in found.fields],
+        "declared": declared,
+        "suggestion": None if declared else found.suggestion,
+    }
+    if as_json:
+        _print_json(answer)
+        return
+    click.echo(f"{file}: {len(rows)} rows")
+    for field in found.fields:
+        click.echo(f"  {field}")
+    click.echo(
+        f"added as batch {batch.name} of {source}" if batch else f"nothing added: {source} has these rows already"
+    )
+    if declared:
+        click.echo("next: amopo retrain")
+    else:
+        click.echo(f"\n{source} is not declared yet. Put this into params.yaml, complete it, then: amopo retrain\n")
+        click.echo(found.suggestion)
+
+
+@cli.command()
+@click.option(
+    "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change params.yaml first; repeatable."
+)
+@json_option
+def retrain(assignments: tuple[str, ...], as_json: bool) -> None:
+    """Take the inbox; where anything is new or changed: train, evaluate, register, and promote what is better.
+
+    Example: amopo retrain --set objective.beta=1.0
+    """
+    from amopo_core.config import PARAMS_FILE, override
+    from tasks import git
+
+    git.require_workspace()
+    override(PARAMS_FILE, assignments)
+    _run_flow(as_json)
+
+
+@cli.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show champion, challenger and the last runs.
+
+    Example: amopo status
+    """
+    from flows.status import read_status, show_status
+    from tasks import git
+
+    git.require_workspace()
+    found = read_status()
+    if as_json:
+        _print_json(found)
+    else:
+        show_status(found)
+
+
+@cli.command()
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
+@json_option
+def ui(port: int, as_json: bool) -> None:
+    """Open MLflow's pages on this machine until Ctrl-C; says how to start Prefect's.
+
+    Example: amopo ui --port 5001
+    """
+    from tasks import git
+    from tasks.tracking import ui_command
+
+    git.require_workspace()
+    command = ui_command(port)
+    _require_free(port)
+    where = {"mlflow": f"http://127.0.0.1:{port}", "prefect": "prefect server start"}
+    if as_json:
+        _print_json(where)
+    else:
+        click.echo(f"MLflow:  {where['mlflow']}  (Ctrl-C ends it)\nPrefect: start its pages with `{where['prefect']}`")
+    _run_until_interrupted(command)
+
+
+def _drop_playground_feedback() -> None:
+    """Put the playground's feedback into the inbox; what was ingested before is found known there."""
+    from amopo_core.atomic import replacing
+    from amopo_core.config import read_params
+    from amopo_core.playground.feedback import feedback_rows
+    from tasks.inbox import INBOX
+
+    with replacing(INBOX / PLAYGROUND / "feedback.jsonl") as file:
+        for row in feedback_rows(read_params().playground):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _run_flow(as_json: bool) -> None:
+    click.echo("starting Prefect ...", err=True)
+    from rich.console import Console
+
+    from flows import summary
+    from flows.console import show_own_lines
+    from flows.retrain import retrain as flow
+
+    show_own_lines()
+    outcome = flow()
+    if as_json:
+        _print_json(summary.as_json(outcome))
+    else:
+        summary.show(outcome, Console())
+
+
+def _run_until_interrupted(command: list[str]) -> None:
+    from tasks.process import run_live
+
+    code, lines = run_live(command, lambda line: click.echo(line, err=True))
+    if code:
+        raise OutsideError(f"the MLflow server ended with status {code}: {' '.join(lines[-1:])}")
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _said(message: str, code: int) -> int:
+    click.echo(message, err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What a person sees while a flow works: the stages' own lines, and warnings; the engine's book-keeping stays away."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+
+class OwnLines(logging.Filter):
+    """Keeps what flows, tasks and stages say, and other libraries' warnings.
+
+    Prefect's engine logs every failure with its traceback, twice; the command line says it once, without.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        import prefect
+
+        self._engine = str(Path(prefect.__file__).parent)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        return not record.pathname.startswith(self._engine)
+
+
+def show_own_lines() -> None:
+    """Filter what Prefect's console handler shows; its server still gets everything."""
+    import prefect.main  # noqa: F401  # sets up the handlers
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(OwnLines())

@@ -1,0 +1,93 @@
+"""The end of a run as a person and as a program reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from amopo_core.evaluation.bootstrap import Interval
+from amopo_core.evaluation.comparison import Comparison, Contrast
+from amopo_core.promotion import Verdict
+from flows.retrain import REPORT, Outcome
+from tasks.verdict import Measured
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print the tables, the verdict with its reasons, and where to look."""
+    if outcome.measured is None or outcome.verdict is None:
+        console.print(f"Nothing new and nothing changed: {outcome.version.uri} is up to date.")
+        return
+    console.print()
+    console.print(comparison_table(outcome.measured.against_base, "base"))
+    if outcome.measured.against_champion:
+        console.print(comparison_table(outcome.measured.against_champion, "champion"))
+    console.print(
+        f"\n[bold]{outcome.version.uri}[/bold], {_became(outcome.measured, outcome.verdict)}", highlight=False
+    )
+    for reason in outcome.verdict.reasons:
+        console.print(f"  - {reason}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nReport        {REPORT}\nMLflow UI     amopo ui\nIts versions  amopo status", highlight=False)
+
+
+def comparison_table(comparison: Comparison, baseline: str) -> Table:
+    """A row per dimension and one overall: both means, and their difference with its interval."""
+    table = Table(title=f"{comparison.metric.name} ({comparison.metric.unit}), {comparison.prompts} held-out prompts")
+    table.add_column("dimension")
+    for column in (baseline, "candidate", "difference", "interval"):
+        table.add_column(column, justify="right")
+    for name, contrast in comparison.dimensions.items():
+        table.add_row(name.replace("_", " "), *_cells(contrast))
+    table.add_section()
+    table.add_row("overall", *_cells(comparison.overall), style="bold")
+    return table
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The outcome in JSON's types."""
+    measured, verdict = outcome.measured, outcome.verdict
+    return {
+        "due": measured is not None,
+        "version": outcome.version.number,
+        "promoted": verdict.promote if verdict else None,
+        "reasons": list(verdict.reasons) if verdict else [],
+        "executed": list(outcome.executed),
+        "against_base": _numbers(measured.against_base) if measured else None,
+        "against_champion": _numbers(measured.against_champion) if measured and measured.against_champion else None,
+    }
+
+
+def _became(measured: Measured, verdict: Verdict) -> str:
+    if verdict.promote:
+        return "promoted: alias champion"
+    return (
+        "not promoted: alias challenger, the champion stays"
+        if measured.against_champion
+        else ("not promoted: alias challenger, there is no champion yet")
+    )
+
+
+def _cells(contrast: Contrast | None) -> list[str]:
+    if contrast is None:
+        return ["not measured", "", "", ""]
+    low, high = contrast.difference.low, contrast.difference.high
+    colour = "green" if low > 0 else "red" if high < 0 else "yellow"
+    return [
+        f"{contrast.baseline.mean:.3f}",
+        f"{contrast.candidate.mean:.3f}",
+        f"[{colour}]{contrast.difference.mean:+.3f}[/{colour}]",
+        f"{low:+.3f} to {high:+.3f}",
+    ]
+
+
+def _numbers(comparison: Comparison) -> dict[str, Any]:
+    contrasts = {**comparison.dimensions, "overall": comparison.overall}
+    return {
+        name: contrast and {side: _bounds(getattr(contrast, side)) for side in ("baseline", "candidate", "difference")}
+        for name, contrast in contrasts.items()
+    }
+
+
+def _bounds(interval: Interval) -> dict[str, float]:
+    return {"mean": float(interval.mean), "low": float(interval.low), "high": float(interval.high)}

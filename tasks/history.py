@@ -1,0 +1,65 @@
+"""Follows history.jsonl while training writes it and hands on what is new; what is refused is offered again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+log = logging.getLogger(__name__)
+
+Row = Mapping[str, float]
+"""One line of the history: `step`, and numbers by name."""
+
+EVERY = 2.0
+"""Time between two looks at the file [seconds]."""
+
+
+class HistoryFollower:
+    """Hands new rows of a history to `send` from a thread of its own, for as long as the `with` block lasts."""
+
+    def __init__(self, path: Path, send: Callable[[Sequence[Row]], None]) -> None:
+        self.path = path
+        self.send = send
+        self.sent = 0
+        """Rows that `send` has taken."""
+        self._began = time.time_ns()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="history", daemon=True)
+
+    def __enter__(self) -> HistoryFollower:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(EVERY):
+            self._hand_on()
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        rows = self._new_rows()
+        try:
+            if rows:
+                self.send(rows)
+                self.sent += len(rows)
+        except Exception as error:  # whatever fails at the other end, training goes on and the rows stay in the file
+            log.warning("%d points of the training history wait to be sent: %s", len(rows), error)
+
+    def _new_rows(self) -> Sequence[Row]:
+        if not self.path.exists() or self.path.stat().st_mtime_ns < self._began:
+            return []  # what an earlier training left there
+        return read_history(self.path)[self.sent :]
+
+
+def read_history(path: Path) -> list[Row]:
+    """The whole lines of a history; one that is still being written is left for later."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]

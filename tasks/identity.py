@@ -1,0 +1,28 @@
+"""What names a version: the run, the commit, and the digests of everything that made it."""
+
+from __future__ import annotations
+
+from amopo_core.config import Params
+from tasks.lock import Lock
+from tasks.registry import LOCK_TAG, POLICY_TAG
+
+
+def version_tags(lock: Lock, params: Params, *, run_id: str, commit: str) -> dict[str, str]:
+    """The tags of a version, from which its run can be found and made again."""
+    return {
+        LOCK_TAG: lock.digest,
+        POLICY_TAG: lock.output("train", "models/policy"),
+        "run": run_id,
+        "commit": commit,
+        "base": lock.output("base", "models/base"),
+        "dimensions": ",".join(params.dimensions),
+        "sources": ",".join(params.sources),
+    } | data_digests(lock)
+
+
+def data_digests(lock: Lock) -> dict[str, str]:
+    """DVC's digest of the feedback and of the pairs, by folder."""
+    return {
+        "data/feedback": lock.dependency("normalize", "data/feedback"),
+        "data/pairs": lock.output("pairs", "data/pairs"),
+    }

@@ -1,0 +1,45 @@
+"""The inbox: files that were dropped into data/inbox/SOURCE become immutable batches of feedback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from amopo_core.config import read_params
+from amopo_core.data.batches import Batch, append_batch
+from amopo_core.data.reading import read_rows
+from amopo_core.errors import UserError
+from tasks.dvc_command import FEEDBACK
+
+INBOX = Path("data/inbox")
+
+
+@task(task_run_name="inbox", cache_policy=NO_CACHE)
+def take_inbox() -> list[Batch]:
+    """The batches that were new; a file leaves the inbox once its rows are stored, so that a crash loses nothing.
+
+    Raises:
+        UserError: a file that cannot be read, or one outside a source's folder; it stays where it is.
+    """
+    declared, taken = read_params().sources, []
+    for file in waiting_files():
+        source = file.parent.name
+        batch = append_batch(FEEDBACK, source, read_rows(file))
+        file.unlink()
+        get_run_logger().info("%s: %s", file, f"{batch.rows} rows, batch {batch.name}" if batch else "known already")
+        if source not in declared:
+            get_run_logger().warning("%s is not among the sources of params.yaml: kept, not trained on", source)
+        if batch:
+            taken.append(batch)
+    return taken
+
+
+def waiting_files() -> list[Path]:
+    """The files of the inbox by name; a hidden one, or one still being written, is not there yet."""
+    files = sorted(path for path in INBOX.rglob("[!.]*") if path.is_file() and path.suffix != ".new")
+    for file in files:
+        if file.parent.parent != INBOX:
+            raise UserError(f"{file}: whose feedback is it? Move it to {INBOX}/SOURCE/{file.name}")
+    return files

@@ -1,0 +1,44 @@
+"""dvc.lock, read: the digests that name a run and its data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+LOCK_FILE = Path("dvc.lock")
+COMPARED_ONLY = "evaluate-champion"
+"""The stage that a promotion alone makes stale; it names no run."""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The stages of dvc.lock."""
+
+    stages: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over commands, inputs, parameters and outputs of every stage that makes or measures the candidate."""
+        candidate = {name: stage for name, stage in self.stages.items() if name != COMPARED_ONLY}
+        return sha256(json.dumps(candidate, sort_keys=True).encode()).hexdigest()
+
+    def output(self, stage: str, path: str) -> str:
+        """DVC's digest of what a stage wrote at `path`."""
+        return str(next(out["md5"] for out in self.stages[stage]["outs"] if out["path"] == path))
+
+    def dependency(self, stage: str, path: str) -> str:
+        """DVC's digest of what a stage read at `path`."""
+        return str(next(dep["md5"] for dep in self.stages[stage]["deps"] if dep["path"] == path))
+
+
+def read_lock(path: Path = LOCK_FILE) -> Lock:
+    """The lock file; one without stages where there is none yet."""
+    if not path.exists():
+        return Lock({})
+    return Lock(YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"])

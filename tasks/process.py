@@ -1,0 +1,68 @@
+"""Child processes: output line by line, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+GRACE = 10.0
+"""Time between the request to end and the end by force [seconds]."""
+
+
+def run_live(command: Sequence[str], say: Callable[[str], None]) -> tuple[int, list[str]]:
+    """The exit status and the lines of a command, each line said as it comes.
+
+    The command leads its own process group, which ends as a whole when this call is interrupted or cancelled.
+    """
+    lines = []
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=child_environment(),
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                say(lines[-1])
+            return process.wait(), lines
+        except BaseException:
+            end_group(process)
+            raise
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Ask a process group to end, and end by force what is left of it after the grace time."""
+    _signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    try:
+        while _signal_group(process, 0) and time.monotonic() < deadline:
+            process.poll()  # a leader that nobody has waited for keeps its group alive
+            time.sleep(0.05)
+    finally:
+        _signal_group(process, signal.SIGKILL)
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment with unbuffered lines, no progress bars, and `python` being this interpreter."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
+
+
+def _signal_group(process: subprocess.Popen[str], number: int) -> bool:
+    """Whether there was anybody in the group to get the signal."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

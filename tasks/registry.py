@@ -1,0 +1,162 @@
+"""MLflow's registry: which policy is which, and who is champion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.types.schema import ColSpec, Schema
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from amopo_core.config import Params
+from amopo_core.data.tables import read_pairs
+from amopo_core.evaluation.comparison import Comparison
+from amopo_core.evaluation.model_card import model_card
+from amopo_core.promotion import Verdict
+from tasks.tracking import VERSION_TAG, reaching_mlflow
+
+if TYPE_CHECKING:
+    from amopo_core.policy import Policy
+
+MODEL = "amopo"
+CHAMPION, CHALLENGER = "champion", "challenger"
+LOCK_TAG, POLICY_TAG, VERDICT_TAG, REPLACED_TAG = "lock", "policy", "verdict", "replaced_champion"
+POLICY = Path("models/policy")
+_REQUIREMENTS = ("torch", "transformers", "accelerate", "tokenizers", "safetensors")
+_CARD_HEADER = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
+"""The metadata block that a model card of transformers begins with."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the registered model."""
+
+    number: str
+    run_id: str
+    tags: Mapping[str, str] = field(compare=False)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a run came to its end with this version."""
+        return VERDICT_TAG in self.tags
+
+    @property
+    def uri(self) -> str:
+        """Where MLflow loads it from."""
+        return f"models:/{MODEL}/{self.number}"
+
+
+def by_alias(alias: str) -> Version | None:
+    """The version that has the alias, if any has."""
+    with reaching_mlflow():
+        try:
+            return _version(MlflowClient().get_model_version_by_alias(MODEL, alias))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+
+def by_lock(digest: str) -> Version | None:
+    """The newest version of the lock file's digest, if there is one."""
+    with reaching_mlflow():
+        found = MlflowClient().search_model_versions(f"name = '{MODEL}' and tags.{LOCK_TAG} = '{digest}'")
+    return _version(max(found, key=lambda version: int(version.version))) if found else None
+
+
+@task(task_run_name="register", cache_policy=NO_CACHE)
+def register(run_id: str, params: Params, against_base: Comparison, tags: Mapping[str, str]) -> Version:
+    """The new version of the trained policy, with its model card and the alias `challenger`.
+
+    Args:
+        run_id: the MLflow run that the policy came from.
+        params: what it was trained with.
+        against_base: what it reached.
+        tags: what names the version; `lock`, `policy` and `data/pairs` among them.
+    """
+    from huggingface_hub import ModelCard
+
+    from amopo_core.policy import load_policy
+
+    policy = load_policy(POLICY)
+    policy.model.name_or_path = (
+        f"./{POLICY}"  # no possible hub id, or MLflow would ask the hub for its card and licence
+    )
+    card = model_card(
+        params,
+        against_base,
+        baseline="base",
+        data_digest=tags["data/pairs"],
+        chat_template=policy.tokenizer.chat_template,
+    )
+    with reaching_mlflow(), mlflow.start_run(run_id):
+        logged = mlflow.transformers.log_model(
+            {"model": policy.model, "tokenizer": policy.tokenizer},
+            name="policy",
+            task="text-generation",
+            model_card=ModelCard(_CARD_HEADER + card),
+            signature=ModelSignature(Schema([ColSpec("string")]), Schema([ColSpec("string")])),
+            input_example=_example_prompt(policy),
+            pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in _REQUIREMENTS],
+        )
+        version = _create_version(run_id, logged, card, tags)
+    get_run_logger().info("%s, alias %s", version.uri, CHALLENGER)
+    return version
+
+
+@task(task_run_name="promote", cache_policy=NO_CACHE)
+def promote(version: Version, champion: Version | None) -> None:
+    """Make the version champion; it remembers whom it replaced, so that a rollback knows."""
+    client = MlflowClient()
+    with reaching_mlflow():
+        client.set_model_version_tag(MODEL, version.number, REPLACED_TAG, champion.number if champion else "none")
+        client.set_registered_model_alias(MODEL, CHAMPION, version.number)
+    get_run_logger().info("%s is champion now", version.uri)
+
+
+@task(task_run_name="settle", cache_policy=NO_CACHE)
+def settle(version: Version, verdict: Verdict) -> None:
+    """Write the verdict on the version: with it, nothing of this run is left to do."""
+    client = MlflowClient()
+    with reaching_mlflow():
+        client.set_model_version_tag(MODEL, version.number, "reasons", "\n".join(verdict.reasons))
+        client.set_model_version_tag(
+            MODEL, version.number, VERDICT_TAG, "promoted" if verdict.promote else "not promoted"
+        )
+
+
+def _create_version(run_id: str, logged: ModelInfo, card: str, tags: Mapping[str, str]) -> Version:
+    client = MlflowClient()
+    if not client.search_registered_models(f"name = '{MODEL}'"):
+        client.create_registered_model(MODEL)
+    version = _version(
+        client.create_model_version(
+            MODEL, logged.model_uri, run_id, tags=dict(tags), description=card, model_id=logged.model_id
+        )
+    )
+    client.set_registered_model_alias(MODEL, CHALLENGER, version.number)
+    client.set_tag(run_id, VERSION_TAG, version.number)
+    return version
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(str(found.version), str(found.run_id), dict(found.tags))
+
+
+def _example_prompt(policy: Policy) -> str:
+    """A test prompt as the policy reads it, template included."""
+    from amopo_core.chat import ChatEncoder
+
+    prompt = read_pairs(Path("data/pairs/test.parquet"))[0].prompt
+    encoded = ChatEncoder(policy.tokenizer).parts(prompt)
+    return str(policy.tokenizer.decode(encoded.fit(encoded.text).ids))

@@ -1,0 +1,185 @@
+"""MLflow's tracking: one run a training, with its parameters, history, metrics, data and pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from amopo_core.config import Params
+from amopo_core.errors import UserError
+from tasks.errors import OutsideError
+from tasks.history import HistoryFollower, Row, read_history
+
+EXPERIMENT = "amopo"
+HISTORY = Path("reports/train/history.jsonl")
+EVALUATION = Path("reports/evaluate")
+VERSION_TAG = "version"
+"""Tag of a run: the version that came out of it."""
+_BATCH = 1000
+"""Metrics that MLflow takes in one call, at most."""
+_PARAM_BATCH = 100
+
+
+@contextmanager
+def reaching_mlflow() -> Iterator[None]:
+    """Says where MLflow was looked for, and that nothing is lost, where it does not answer."""
+    try:
+        yield
+    except MlflowException as error:
+        raise OutsideError(
+            f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')} did not do what was asked: {error}\n"
+            "Once it answers, run the same command again: what is trained is kept and is not trained again."
+        ) from error
+
+
+@contextmanager
+def tracked_run() -> Iterator[str]:
+    """The id of a new run, which ends as the block ends: finished or failed."""
+    with reaching_mlflow():
+        client = MlflowClient()
+        run_id = client.create_run(_experiment(client), run_name="retrain").info.run_id
+    try:
+        yield run_id
+    except BaseException:
+        _end_failed(client, run_id)
+        raise
+    with reaching_mlflow():
+        client.set_terminated(run_id)
+
+
+def follow_history(run_id: str) -> HistoryFollower:
+    """Sends the training history to the run while the block trains; MLflow may be down meanwhile."""
+    return HistoryFollower(HISTORY, lambda rows: _send(run_id, rows))
+
+
+@task(task_run_name="history", cache_policy=NO_CACHE)
+def log_history(run_id: str, already_sent: int) -> None:
+    """Send what of the training history has not been sent."""
+    rows = read_history(HISTORY)[already_sent:]
+    with reaching_mlflow():
+        _send(run_id, rows)
+    if rows:
+        get_run_logger().info("sent %d points of the training history", len(rows))
+
+
+@task(task_run_name="results", cache_policy=NO_CACHE)
+def log_results(run_id: str, params: Params, datasets: Mapping[str, str]) -> None:
+    """Add to the run what it was made with and what came out: parameters, data, final numbers, reports, pictures.
+
+    Args:
+        run_id: the run.
+        params: params.yaml.
+        datasets: DVC's digest of each data folder.
+    """
+    with reaching_mlflow():
+        client = MlflowClient()
+        _log_params(client, run_id, params)
+        numbers = json.loads((EVALUATION / "report.json").read_text(encoding="utf-8"))
+        now = _now()
+        client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
+        client.log_inputs(run_id, datasets=[_dataset(path, digest) for path, digest in datasets.items()])
+        for file in (EVALUATION / "report.md", *sorted(Path("reports").glob("*/*.png"))):
+            client.log_artifact(run_id, str(file), str(file.parent))
+
+
+def last_runs(count: int = 5) -> list[dict[str, Any]]:
+    """The newest runs, in JSON's types: when they started, how they ended, which version came out, how much better."""
+    with reaching_mlflow():
+        client = MlflowClient()
+        runs = client.search_runs([_experiment(client)], order_by=["attributes.start_time DESC"], max_results=count)
+    return [_described(run) for run in runs]
+
+
+def ui_command(port: int) -> list[str]:
+    """The command that serves MLflow's pages on this machine alone.
+
+    Raises:
+        UserError: a server keeps the store, so it has its pages already.
+    """
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if uri.startswith("http"):
+        raise UserError(f"MLFLOW_TRACKING_URI names a server; its pages are at {uri}")
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as `section.key` and value; an empty mapping is a value."""
+    if not isinstance(value, Mapping) or not value:
+        yield prefix, value
+        return
+    for key, inner in value.items():
+        yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _experiment(client: MlflowClient) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return str(experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT))
+
+
+def _end_failed(client: MlflowClient, run_id: str) -> None:
+    try:
+        client.set_terminated(run_id, "FAILED")
+    except MlflowException as error:
+        get_run_logger().warning("the MLflow run %s could not be marked as failed: %s", run_id, error)
+
+
+def _described(run: Run) -> dict[str, Any]:
+    metrics = run.data.metrics
+    started = datetime.fromtimestamp(run.info.start_time / 1000, tz=UTC)
+    return {
+        "started": started.isoformat(sep=" ", timespec="seconds"),
+        "run": run.info.run_id,
+        "status": run.info.status,
+        "version": run.data.tags.get(VERSION_TAG),
+        "overall_difference": metrics.get("judge/all_dimensions/difference", metrics.get("accuracy/all_dimensions/difference")),
+    }
+
+
+def _log_params(client: MlflowClient, run_id: str, params: Params) -> None:
+    pairs = iter([Param(key, str(value)) for key, value in flat(params.model_dump(mode="json"))])
+    while batch := list(islice(pairs, _PARAM_BATCH)):
+        client.log_batch(run_id, params=batch)
+
+
+def _send(run_id: str, rows: Sequence[Row]) -> None:
+    client, now = MlflowClient(), _now()
+    metrics = iter(
+        [Metric(name, value, now, round(row["step"])) for row in rows for name, value in row.items() if name != "step"]
+    )
+    while batch := list(islice(metrics, _BATCH)):
+        client.log_batch(run_id, metrics=batch)
+
+
+def _dataset(path: str, digest: str) -> DatasetInput:
+    """MLflow's own digest covers a table's first 10,000 rows; DVC's covers every byte."""
+    return DatasetInput(Dataset(path, digest, source_type="dvc", source=json.dumps({"path": path, "md5": digest})))
+
+
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return round(time.time() * 1000)

@@ -1,0 +1,115 @@
+"""dvc.yaml says of every stage what its code says: the modules it imports and the sections of params.yaml it reads."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from amopo_core.config import Params, read_params
+from flows.retrain import AFTER_TRAINING, BEFORE_TRAINING, CANDIDATE
+
+ROOT = Path(__file__).parents[2]
+PIPELINE: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+JUDGE = "${evaluation.judge}"
+PROPERTIES = {"view_names": {"views", "dimensions"}}
+"""Properties of Params and the sections they are made of."""
+
+
+def module_file(name: str) -> Path | None:
+    """The file of a first-party module; None for anything else and for packages, whose files hold no code."""
+    file = ROOT / f"{name.replace('.', '/')}.py"
+    return file if re.fullmatch(r"amopo_core(\.\w+)+", name) and file.is_file() else None
+
+
+def named_modules(file: Path) -> Iterator[Path]:
+    """First-party modules that a file imports anywhere in it, or names in a text, as for `python -m`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value]
+        yield from filter(None, map(module_file, names))
+
+
+def closure(files: set[Path]) -> set[Path]:
+    """The files and all that they import, transitively."""
+    found, waiting = set(), list(files)
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += named_modules(file)
+    return found
+
+
+def read_sections(files: set[Path]) -> set[str]:
+    """Sections that are read as `params.SECTION`."""
+    sections = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params":
+                sections |= PROPERTIES.get(node.attr, {node.attr} & set(Params.model_fields))
+    return sections
+
+
+def code_of(stage: str) -> set[Path]:
+    """Every file that decides what a stage does; a judge, which a parameter names, counts as imported."""
+    command = PIPELINE[stage]["cmd"].split()
+    start = module_file(command[command.index("-m") + 1])
+    assert start is not None, command
+    judge = {ROOT / read_params(ROOT / "params.yaml").evaluation.judge} if JUDGE in PIPELINE[stage]["deps"] else set()
+    return closure({start} | judge)
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_deps_are_the_imports(stage: str) -> None:
+    judge = read_params(ROOT / "params.yaml").evaluation.judge
+    listed = {judge if dep == JUDGE else dep for dep in PIPELINE[stage]["deps"]}
+
+    assert {dep for dep in listed if dep.endswith(".py")} == {str(file.relative_to(ROOT)) for file in code_of(stage)}
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_params_are_the_sections_that_the_code_reads(stage: str) -> None:
+    assert set(PIPELINE[stage]["params"]) == read_sections(code_of(stage))
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_every_path_of_the_command_is_declared(stage: str) -> None:
+    """A path that a command writes and no output names would be neither cached nor removed."""
+    said = PIPELINE[stage]
+    metrics = [path for metric in said["metrics"] for path in metric]
+    declared = [*said["deps"], *said.get("outs", []), *metrics, *said.get("plots", [])]
+    paths = [word for word in said["cmd"].split() if "/" in word]
+
+    assert all(any(f"{known}/".startswith(f"{path}/") for known in declared) for path in paths)
+
+
+def test_packages_hold_no_code() -> None:
+    """What the walk leaves out may not decide a result."""
+    for file in (ROOT / "amopo_core").rglob("__init__.py"):
+        statements = ast.parse(file.read_text(encoding="utf-8")).body
+        assert all(isinstance(statement, ast.Expr) for statement in statements), file
+
+
+def test_the_base_knows_no_data_and_the_champion_concerns_one_stage() -> None:
+    assert not any(dep.startswith("data/") and not dep.endswith(".py") for dep in PIPELINE["base"]["deps"])
+    assert [name for name, stage in PIPELINE.items() if "models/champion" in stage["deps"]] == ["evaluate-champion"]
+
+
+def test_the_flow_walks_every_stage_after_what_it_needs() -> None:
+    order = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
+    made: set[str] = {"data/feedback", "models/champion"}
+
+    assert sorted(order) == sorted(PIPELINE)
+    assert set(PIPELINE) - set(CANDIDATE) == {"evaluate-champion"}
+    for name in order:
+        assert {dep for dep in PIPELINE[name]["deps"] if dep.startswith(("data/", "models/"))} <= made
+        made |= set(PIPELINE[name].get("outs", []))
