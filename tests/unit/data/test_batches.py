@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from amopo_core.data.batches import Batch, append_batch, batches_of, read_batches, undeclared_batches
+from amopo_core.data.batches import append_batch, batches_of, read_batches, undeclared_batches
 from amopo_core.data.reading import Row, read_rows
 from amopo_core.errors import UserError
 
@@ -128,16 +127,24 @@ def test_a_killed_ingestion_leaves_no_batch_and_can_be_repeated(tmp_path):
     assert [path.name for path in (feedback / "web").iterdir()] == [batch.path.name]
 
 
-def _append(feedback: Path, start) -> Batch | None:
-    start.wait()
-    return append_batch(feedback, "web", ROWS)
+ROUNDS = 300
+
+
+def append_in_step(feedback, start):
+    for number in range(ROUNDS):
+        start.wait()
+        append_batch(feedback, f"round{number}", ROWS)
 
 
 def test_ingestions_at_once_store_the_same_rows_once(tmp_path):
+    """Without turns, two would write the same file beside and one of them would find it gone."""
     context = multiprocessing.get_context("fork")
-    with context.Manager() as manager, context.Pool(4) as pool:
-        start = manager.Barrier(4)
-        added = pool.starmap(_append, [(tmp_path, start)] * 4)
+    start = context.Barrier(3, timeout=20)
+    processes = [context.Process(target=append_in_step, args=(tmp_path, start)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
 
-    assert [batch is not None for batch in added].count(True) == 1
-    assert len(batches_of(tmp_path, "web")) == 1
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [len(batches_of(tmp_path, f"round{number}")) for number in range(ROUNDS)] == [1] * ROUNDS

@@ -68,12 +68,12 @@ def test_the_sources_overall_orders_where_asked_for():
 
 
 def test_what_has_no_order_is_dropped_and_counted():
-    """Of six twos: a=b tie, a and its respaced copy, b and that copy tie, and d has only tone, whose weight is 0."""
-    responses = [rated("a a", 3, 3), rated("b", 4, 1), rated(" a  a", 3, 3), rated("d", tone=5)]
+    """Of ten twos: a=b tie, a and its respaced copy, b and that copy tie; d and e have only tone, whose weight is 0."""
+    responses = [rated("a a", 3, 3), rated("b", 4, 1), rated(" a  a", 3, 3), rated("d", tone=5), rated("e", tone=1)]
 
     split = made(responses)
 
-    assert (len(split.pairs), split.tied, split.duplicates, split.undecided, split.unselected) == (0, 2, 1, 3, 0)
+    assert (len(split.pairs), split.tied, split.duplicates, split.undecided, split.unselected) == (0, 2, 1, 7, 0)
 
 
 def test_rounding_parts_no_tie():
