@@ -42,7 +42,7 @@ def comparison_numbers(
     base: Measurement, candidate: Measurement, comparisons: Sequence[Comparison]
 ) -> dict[str, float]:
     """The evaluation as flat numbers, `metric/dimension/what`: both means, their difference and its interval."""
-    numbers = _counts(candidate)
+    numbers: dict[str, float] = {**_counts(candidate)}
     for comparison in comparisons:
         for name, contrast in comparison.rows.items():
             if contrast is not None:
@@ -78,6 +78,7 @@ def markdown_report(
         _headline(comparisons[0]),
         f"![{CANDIDATE} against {BASE}, dimension by dimension]({picture})",
         *(_section(comparison, confidence) for comparison in comparisons),
+        _reading(candidate),
         _health_section(base, candidate),
         _samples_section(base, candidate),
     ]
@@ -101,6 +102,15 @@ def _section(comparison: Comparison, confidence: float) -> str:
     title = f"## {metric.title} [{metric.unit}]"
     over = f"Means over {comparison.prompts} prompts; intervals by a bootstrap over prompts, paired."
     return f"{title}\n\n{over}\n\n{comparison_table(comparison, BASE, CANDIDATE, confidence)}"
+
+
+def _reading(measurement: Measurement) -> str:
+    """How many of the pairs were read whole: a ranking of shortened prompts says less."""
+    counts = _counts(measurement)
+    return (
+        f"Of {counts['pairs']} test pairs, {counts['pairs_truncated']} were read with a shortened prompt and"
+        f" {counts['pairs_unreadable']} did not fit the policy's context and were left out."
+    )
 
 
 def _health_section(base: Measurement, candidate: Measurement) -> str:
@@ -133,7 +143,7 @@ def _scored(answer: Answer) -> str:
     return "<br>" + "<br>".join(f"{name.replace('_', ' ')} {score:g}" for name, score in answer.scores.items())
 
 
-def _counts(measurement: Measurement) -> dict[str, float]:
+def _counts(measurement: Measurement) -> dict[str, int]:
     return {
         "prompts": len(measurement.answers),
         "pairs": len(measurement.pairs),

@@ -14,6 +14,8 @@ from amopo_core.pictures.style import ACCENT, FAINT, INK, picture, spoken
 _OFFSET = 0.13
 """Half the distance between the two policies' marks in a row [rows]."""
 
+_LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+
 
 def draw_comparison(comparison: Comparison, baseline: str, candidate: str, path: Path) -> None:
     """Write the picture: left both policies with their intervals, right the difference with its interval.
@@ -47,7 +49,9 @@ def _draw_differences(panel: Axes, rows: Mapping[str, Contrast]) -> None:
         difference = contrast.difference
         _draw_interval(panel, difference, place, ACCENT, None)
         said = f"{difference.mean:+.2f}".replace("-", "−")
-        panel.annotate(said, (difference.mean, place), (0, 6), textcoords="offset points", ha="center", fontsize=9)
+        panel.annotate(
+            said, (difference.mean, place), (0, 8), textcoords="offset points", ha="center", fontsize=9, bbox=_LABEL_BOX
+        )
     panel.set_yticks(range(len(rows)), [""] * len(rows))
     _tidy(panel, len(rows))
 

@@ -76,6 +76,7 @@ def test_the_report_shows_both_sides(params):
     assert "Before." in text
     assert "After." in text
     assert "](picture.png)" in text
+    assert "Of 2 test pairs, 1 were read with a shortened prompt and 1 did not fit" in text
     assert "judge: ranking" not in text
 
 
