@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -52,7 +51,7 @@ class RatedResponse:
     raters: int
     """How many ratings the scores are the mean of."""
     agreement: float | None
-    """1 minus the mean over the dimensions of the raters' mean absolute deviation over half the scale; None: one rater."""
+    """1 minus the raters' mean absolute deviation over half the scale, mean over the dimensions; None: one rater."""
     origins: Sequence[Origin]
     """Every incoming row that this one was made of."""
 
@@ -130,7 +129,7 @@ def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), beside, compression="zstd")
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
