@@ -65,5 +65,6 @@ def _draw_interval(panel: Axes, interval: Interval, place: float, shade: str, la
 
 def _tidy(panel: Axes, rows: int) -> None:
     panel.set_ylim(max(rows, 1) - 0.5, -0.5)
+    panel.locator_params(axis="x", nbins=6)
     panel.grid(visible=False, axis="y")
     panel.tick_params(axis="y", length=0)
