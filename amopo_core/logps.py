@@ -25,6 +25,11 @@ class Sequences:
     response_mask_NR: Tensor
     """True where one of the last R columns is a token of the response, the end token included."""
 
+    def to(self, device: torch.device) -> Sequences:
+        """The same on a device."""
+        tensors = (self.input_ids_NT, self.attention_mask_NT, self.response_mask_NR)
+        return Sequences(*(tensor.to(device) for tensor in tensors))
+
 
 def pad_sequences(prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> Sequences:
     """Token ids as tensors; padding is told by the masks and never by an id, which may also be the end token's."""
@@ -69,7 +74,7 @@ def mean_logps(
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(responses[row]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        sequences = pad_sequences([prompts[row] for row in rows], [responses[row] for row in rows])
+        sequences = pad_sequences([prompts[row] for row in rows], [responses[row] for row in rows]).to(model.device)
         lengths_N = sequences.response_mask_NR.sum(-1)
-        means_N[rows] = (token_logps(model, sequences).sum(-1) / lengths_N).float()
+        means_N[rows] = (token_logps(model, sequences).sum(-1) / lengths_N).float().cpu()
     return means_N

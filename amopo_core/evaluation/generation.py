@@ -87,7 +87,7 @@ def _respond(
     temperature: float,
 ) -> list[list[int]]:
     """The sampled token ids of one batch, each list up to and with its end token."""
-    batch = pad_sequences(prompts, [[] for _ in prompts])
+    batch = pad_sequences(prompts, [[] for _ in prompts]).to(policy.model.device)
     input_ids, mask_NT, cache = batch.input_ids_NT, batch.attention_mask_NT, None
     position_ids = (mask_NT.cumsum(-1) - 1).clamp(min=0)
     responses: list[list[int]] = [[] for _ in prompts]
@@ -101,13 +101,13 @@ def _respond(
             use_cache=True,
             logits_to_keep=1,
         )
-        tokens_N = draw_tokens(output.logits[:, -1].float(), temperature, generators)
+        tokens_N = draw_tokens(output.logits[:, -1].float().cpu(), temperature, generators)
         for response, token in zip(responses, tokens_N.tolist(), strict=True):
             if end not in response[-1:]:
                 response.append(token)
         if all(response[-1] == end for response in responses):
             break
-        cache, input_ids = output.past_key_values, tokens_N[:, None]
+        cache, input_ids = output.past_key_values, tokens_N[:, None].to(mask_NT.device)
         position_ids = position_ids[:, -1:] + 1
         mask_NT = torch.cat([mask_NT, mask_NT.new_ones(len(prompts), 1)], dim=-1)
     return responses

@@ -25,15 +25,20 @@ log = logging.getLogger(__name__)
 
 
 def measure_folder(folder: Path, pairs: Sequence[Pair], judge: Judge | None, params: Params) -> Measurement:
-    """What the policy of a transformers folder does, the same bytes for the same folder, data and parameters.
+    """What the policy of a transformers folder does, on a GPU where there is one.
+
+    On a CPU the same bytes come back for the same folder, data and parameters.
 
     Raises:
         UserError: the folder is no policy; or as `measure`.
     """
     torch.set_num_threads(params.runtime.threads)
-    torch.use_deterministic_algorithms(True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.use_deterministic_algorithms(device.type == "cpu")
     log.info("measuring %s", folder)
-    return measure(load_policy(folder), pairs, judge, params)
+    policy = load_policy(folder)
+    policy.model.to(device)
+    return measure(policy, pairs, judge, params)
 
 
 def measure(policy: Policy, pairs: Sequence[Pair], judge: Judge | None, params: Params) -> Measurement:
