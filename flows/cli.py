@@ -91,14 +91,16 @@ def ingest(file: Path, source: str, as_json: bool) -> None:
     from amopo_core.data.describe import describe
     from amopo_core.data.reading import read_rows
     from tasks import git
-    from tasks.dvc_command import FEEDBACK, add
+    from tasks.dvc_command import CHAMPION, FEEDBACK, add
+    from tasks.no_champion import ensure_champion_folder
 
     git.require_workspace()
     declared = source in read_params().sources
     rows = list(read_rows(file))
     found = describe((row.fields for row in rows), source)
     batch = append_batch(FEEDBACK, source, rows)
-    add(FEEDBACK)
+    ensure_champion_folder()
+    add(FEEDBACK, CHAMPION)
     answer = {
         "source": source,
         "rows": len(rows),

@@ -13,12 +13,11 @@ from prefect.cache_policies import NO_CACHE
 
 from amopo_core.atomic import write_json
 from tasks.dvc_command import CHAMPION
+from tasks.no_champion import write_no_champion
 from tasks.registry import POLICY_TAG, Version
 from tasks.tracking import reaching_mlflow
 
-NONE_YET = "no version has been promoted yet"
 _IDENTITY = "champion.json"
-_NO_CHAMPION = "no_champion.json"
 
 
 @task(task_run_name="champion", cache_policy=NO_CACHE)
@@ -39,14 +38,6 @@ def bring_champion(champion: Version | None) -> None:
         shutil.copytree(artifacts / "components" / "tokenizer", beside, dirs_exist_ok=True)
         write_json(beside / _IDENTITY, identity)
         _replace(beside)
-
-
-def write_no_champion() -> None:
-    """Make a folder that says why there is no champion, unless there is one already that says so."""
-    if (CHAMPION / _NO_CHAMPION).exists():
-        return
-    shutil.rmtree(CHAMPION, ignore_errors=True)
-    write_json(CHAMPION / _NO_CHAMPION, {"reason": NONE_YET})
 
 
 def _identity() -> object:

@@ -21,7 +21,8 @@ def take_inbox() -> list[Batch]:
     """The batches that were new; a file leaves the inbox once its rows are stored, so that a crash loses nothing.
 
     Raises:
-        UserError: a file that cannot be read, or one outside a source's folder; it stays where it is.
+        UserError: a file that cannot be read, or one outside a source's folder: it stays where it is; or there is no
+            feedback at all.
     """
     declared, taken = read_params().sources, []
     for file in waiting_files():
@@ -33,6 +34,8 @@ def take_inbox() -> list[Batch]:
             get_run_logger().warning("%s is not among the sources of params.yaml: kept, not trained on", source)
         if batch:
             taken.append(batch)
+    if not FEEDBACK.is_dir():
+        raise UserError("there is no feedback yet; add some with amopo ingest FILE --source NAME, or try amopo demo")
     return taken
 
 

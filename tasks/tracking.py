@@ -29,6 +29,8 @@ HISTORY = Path("reports/train/history.jsonl")
 EVALUATION = Path("reports/evaluate")
 VERSION_TAG = "version"
 """Tag of a run: the version that came out of it."""
+_OVERALL = ("judge/all_dimensions/difference", "accuracy/all_dimensions/difference")
+"""The overall difference to the base policy: by a judge, else by ranking."""
 _BATCH = 1000
 """Metrics that MLflow takes in one call, at most."""
 _PARAM_BATCH = 100
@@ -156,7 +158,7 @@ def _described(run: Run) -> dict[str, Any]:
         "run": run.info.run_id,
         "status": run.info.status,
         "version": run.data.tags.get(VERSION_TAG),
-        "overall_difference": metrics.get("judge/all_dimensions/difference", metrics.get("accuracy/all_dimensions/difference")),
+        "overall_difference": next((metrics[name] for name in _OVERALL if name in metrics), None),
     }
 
 

@@ -1,0 +1,212 @@
+"""A workspace apart from the project's, in which the real flow has run once: everything else starts from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from amopo_core.config import override
+
+ROOT = Path(__file__).parents[2]
+HISTORY = Path("reports/train/history.jsonl")
+DIMENSIONS = ("helpfulness", "correctness", "instruction_following")
+GOOD, BAD = ("yes", "of course", "gladly", "here you are"), ("no", "never", "go away", "what for")
+RATINGS = {"rows": "responses", "scores": {name: {"field": name, "scale": [1, 5]} for name in DIMENSIONS}}
+SETTINGS = f"""
+sources.ratings={json.dumps(RATINGS)}
+runtime.threads=1
+pairs.test_share=0.3
+playground.prompts=4
+playground.held_out_prompts=4
+playground.hidden_size=32
+playground.layers=1
+playground.heads=2
+playground.vocabulary=400
+playground.context=256
+playground.pretraining_steps=4
+playground.pretraining_batch=8
+train.learning_rate=0.01
+train.epochs=12
+train.batch_pairs=8
+train.micro_batch_pairs=8
+train.log_every=1
+train.validate_every=5
+train.checkpoint_every=5
+evaluation.judge=amopo_core/judges/none.py
+evaluation.max_new_tokens=4
+evaluation.max_prompts=4
+evaluation.bootstrap_draws=200
+evaluation.confidence=0.8
+promotion.min_test_prompts=1
+promotion.tolerance={json.dumps(dict.fromkeys(DIMENSIONS, 1.0))}
+"""
+"""The whole pipeline in the smallest form in which training still teaches something."""
+
+
+@dataclass
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Workspace:
+    """A clone of the project with its own Prefect home and MLflow store."""
+
+    path: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.path}/mlflow.db"
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "flows.cli", *arguments]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.path, env=self.env | dict(env or {}), start_new_session=True, **pipes)
+
+    def amopo(self, *arguments: str, env: Mapping[str, str] | None = None) -> Finished:
+        process = self.start(*arguments, env=env)
+        out, err = process.communicate()
+        return Finished(process.returncode, out, err)
+
+    def interrupted_in_training(self, number: signal.Signals, *arguments: str) -> Finished:
+        """A command that gets a signal as soon as the training it started has logged a step."""
+        process = self.start(*arguments)
+        self.wait_for_training(process)
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        out, err = process.communicate()
+        return Finished(process.returncode, out, err)
+
+    def wait_for_training(self, process: subprocess.Popen[str]) -> None:
+        before = self.trained_at()
+        while self.trained_at() == before:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+
+    def trained_at(self) -> int:
+        """When the history was written to; a history without a step counts as none."""
+        history = self.path / HISTORY
+        try:
+            return history.stat().st_mtime_ns if history.stat().st_size else 0
+        except FileNotFoundError:
+            return 0
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that still works in this folder."""
+        return [process for process in psutil.process_iter() if self._is_here(process)]
+
+    def versions(self) -> dict[str, str | None]:
+        """The number of champion and challenger."""
+        found = self.amopo("status", "--json").json
+        return {alias: found[alias] and found[alias]["version"] for alias in ("champion", "challenger")}
+
+    def run_of(self, version: str) -> Run:
+        client = MlflowClient(self.store)
+        return client.get_run(client.get_model_version("amopo", version).run_id)
+
+    def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments], cwd=self.path, env=self.env, capture_output=True, text=True
+        )
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", *arguments]
+        return subprocess.run(command, cwd=self.path, check=True, capture_output=True, text=True).stdout
+
+    def _is_here(self, process: psutil.Process) -> bool:
+        try:
+            return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(self.path)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+
+def clone(path: Path) -> Workspace:
+    """The project as it stands, as a repository of its own with one commit."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))}
+    home = {"HOME": str(path.parent / "home"), "PREFECT_HOME": str(path.parent / "prefect")}
+    workspace = Workspace(path, mine | home | {"OMP_NUM_THREADS": "1"})
+    override(path / "params.yaml", SETTINGS.strip().splitlines())
+    workspace.git("init", "--quiet")
+    workspace.git("add", "--all")
+    workspace.git("commit", "--quiet", "--message", "The project")
+    return workspace
+
+
+def write_ratings(file: Path) -> None:
+    """Feedback that anything could learn from: some words are always good and others always bad."""
+    file.parent.mkdir(parents=True)
+    with file.open("w", encoding="utf-8") as lines:
+        for number in range(40):
+            good, bad = GOOD[number % len(GOOD)], BAD[number // len(GOOD) % len(BAD)]
+            for response, score in ((good, 5), (bad, 1)):
+                row = {"prompt": f"Question {number}?", "response": response} | dict.fromkeys(DIMENSIONS, score)
+                lines.write(json.dumps(row) + "\n")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, Finished]]:
+    """A workspace after `amopo demo`, with feedback of its own beside the playground's, and what the command said."""
+    workspace = clone(tmp_path_factory.mktemp("flow") / "workspace")
+    write_ratings(workspace.path / "data/inbox/ratings/ratings.jsonl")
+    demo = workspace.amopo("demo", "--json")
+    yield workspace, demo
+    left = workspace.processes()
+    for process in left:
+        process.kill()
+    assert not left
+
+
+@pytest.fixture(scope="session")
+def workspace(finished: tuple[Workspace, Finished]) -> Workspace:
+    """The workspace in which one run has been promoted."""
+    workspace, demo = finished
+    assert demo.code == 0, demo.err
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which nothing has run."""
+    return clone(tmp_path_factory.mktemp("fresh") / "workspace")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,205 @@
+"""What a user can get wrong at the command line: exit 2, a message that mends it, nothing changed, no traceback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.flow.conftest import Finished, Workspace
+
+pytestmark = pytest.mark.flow
+
+
+def assert_refused(ended: Finished, *said: str) -> None:
+    assert ended.code == 2, ended.err
+    assert "Traceback" not in ended.err
+    for text in said:
+        assert text in ended.err
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("train.learning_rat=0.1", "did you mean learning_rate?"),
+        ("train.learning_rate=fast", "train.learning_rate"),
+        ("train.epochs=1.5", "train.epochs"),
+        ("promotion.tolerance={wit: 0.1}", "promotion.tolerance.wit: not among the declared dimensions"),
+        ("training.epochs=1", "there is no `training`"),
+        ("train.epochs", "expected section.key=value"),
+    ],
+)
+def test_a_parameter_that_is_none(new: Workspace, assignment: str, said: str) -> None:
+    before = (new.path / "params.yaml").read_text()
+
+    assert_refused(new.amopo("retrain", "--set", assignment), said)
+    assert (new.path / "params.yaml").read_text() == before
+
+
+def test_a_misspelt_key_in_the_file_is_named_with_its_line(new: Workspace) -> None:
+    params = new.path / "params.yaml"
+    before = params.read_text()
+    line = before.splitlines().index("  warmup_fraction: 0.1") + 1
+    params.write_text(before.replace("  warmup_fraction: 0.1", "  warmup_fractoin: 0.1"))
+    try:
+        assert_refused(new.amopo("retrain"), f"params.yaml:{line}: train.warmup_fractoin: no such key")
+    finally:
+        params.write_text(before)
+
+
+def test_elsewhere_than_in_the_root(new: Workspace, tmp_path: Path) -> None:
+    elsewhere = type(new)(tmp_path, new.env | {"PYTHONPATH": str(new.path)})
+
+    assert_refused(elsewhere.amopo("status"), "is not the project's root")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_git_installed(new: Workspace, tmp_path: Path) -> None:
+    assert_refused(new.amopo("retrain", env={"PATH": str(tmp_path)}), "git is not installed")
+
+
+def test_no_repository(new: Workspace, tmp_path: Path) -> None:
+    copy = type(new)(tmp_path / "copy", new.env)
+    shutil.copytree(new.path, copy.path, ignore=shutil.ignore_patterns(".git"))
+
+    assert_refused(copy.amopo("retrain"), "is no git repository that can be used")
+
+
+def test_a_foreign_repository(new: Workspace, tmp_path: Path) -> None:
+    inside = type(new)(tmp_path / "copy", new.env)
+    shutil.copytree(new.path, inside.path, ignore=shutil.ignore_patterns(".git"))
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+
+    assert_refused(inside.amopo("retrain"), "lies in a foreign git repository")
+
+
+def test_a_repository_that_does_not_hold_the_project(new: Workspace, tmp_path: Path) -> None:
+    copy = type(new)(tmp_path / "copy", new.env)
+    shutil.copytree(new.path, copy.path, ignore=shutil.ignore_patterns(".git"))
+    copy.git("init", "--quiet")
+
+    assert_refused(copy.amopo("retrain"), "a foreign one: it does not hold dvc.yaml")
+
+
+def test_a_merge_in_progress(new: Workspace) -> None:
+    for branch, text in (("theirs", "1"), ("ours", "2")):
+        new.git("checkout", "--quiet", "-b", branch, "HEAD" if branch == "theirs" else "HEAD~1")
+        (new.path / "NOTES").write_text(text)
+        new.git("add", "NOTES")
+        new.git("commit", "--quiet", "--message", branch)
+    merge = subprocess.run(["git", "merge", "theirs"], cwd=new.path, env=new.env, capture_output=True)
+    assert merge.returncode != 0
+    try:
+        assert_refused(new.amopo("retrain"), "a merge is in progress", "git merge --abort")
+    finally:
+        new.git("merge", "--abort")
+
+
+def test_a_rebase_in_progress(new: Workspace) -> None:
+    (new.path / ".git/rebase-merge").mkdir()
+    try:
+        assert_refused(new.amopo("retrain"), "a rebase is in progress", "git rebase --abort")
+    finally:
+        (new.path / ".git/rebase-merge").rmdir()
+
+
+def test_a_folder_that_cannot_be_written_to(new: Workspace, read_only: list[str]) -> None:
+    process = subprocess.run([*read_only, "retrain"], cwd=new.path, env=new.env, capture_output=True, text=True)
+
+    assert process.returncode == 2, process.stderr
+    assert "cannot be written to" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "holds no rows"),
+        (b'{"prompt": "a", "resp', "ratings.jsonl:1: the file ends within this row"),
+        (b'{"prompt": "\xff"}\n', "is not UTF-8"),
+        (None, "is not here"),
+    ],
+)
+def test_a_feedback_file_that_is_none(new: Workspace, tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "ratings.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+
+    assert_refused(new.amopo("ingest", str(file), "--source", "ratings"), said)
+    assert not (new.path / "data/feedback").exists()
+
+
+def test_a_file_without_a_source_in_the_inbox_stays_there(new: Workspace) -> None:
+    lost = new.path / "data/inbox/lost.jsonl"
+    lost.parent.mkdir(exist_ok=True)
+    lost.write_text("{}\n")
+    try:
+        assert_refused(new.amopo("retrain"), "data/inbox/lost.jsonl: whose feedback is it?")
+        assert lost.exists()
+    finally:
+        lost.unlink()
+
+
+def test_what_a_stage_refuses_is_said_once_and_the_champion_stays(workspace: Workspace) -> None:
+    before = workspace.versions()
+    params = (workspace.path / "params.yaml").read_text()
+    nobody = "sources.nobody={rows: responses, scores: {correctness: {field: c, scale: [1, 5]}}}"
+    ended = workspace.amopo("retrain", "--set", nobody)
+    (workspace.path / "params.yaml").write_text(params)
+
+    assert_refused(ended, "error: stage normalize: sources.nobody: there is no feedback", "--source nobody")
+    assert "Traceback" not in ended.out
+    assert workspace.versions() == before
+    assert workspace.dvc("repro", "normalize").returncode == 0
+
+
+def test_ingest_says_what_it_found_and_how_to_declare_it(new_feedback: Path, workspace: Workspace) -> None:
+    first = workspace.amopo("ingest", str(new_feedback), "--source", "later")
+    again = workspace.amopo("ingest", str(new_feedback), "--source", "later", "--json")
+    shutil.rmtree(workspace.path / "data/feedback/later")
+    workspace.dvc("add", "data/feedback")
+
+    assert first.code == 0, first.err
+    assert "later is not declared yet" in first.out
+    assert "clarity: number, 1 to 6" in first.out
+    assert again.json["batch"] is None
+    assert again.json["rows"] == 2
+
+
+@pytest.fixture
+def new_feedback(tmp_path: Path) -> Path:
+    file = tmp_path / "later.csv"
+    file.write_text("prompt,response,clarity\nWhy?,Because.,6\nWhy?,So.,1\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def new(fresh: Workspace) -> Workspace:
+    """A workspace in which nothing has run, put back by whoever changes it."""
+    (fresh.path / "SECOND").write_text("")
+    fresh.git("add", "SECOND")
+    fresh.git("commit", "--quiet", "--message", "A second commit")
+    return fresh
+
+
+@pytest.fixture
+def read_only(new: Workspace) -> Iterator[list[str]]:
+    """The command in a folder that cannot be written to; root, whom modes do not stop, gets a read-only mount."""
+    amopo = [sys.executable, "-m", "flows.cli"]
+    if os.geteuid() != 0:
+        new.path.chmod(0o555)
+        yield amopo
+        new.path.chmod(0o755)
+        return
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
+    mounted = ["unshare", "--mount", "sh", "-c", mount, str(new.path)]
+    if subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("root without the right to mount writes everywhere")
+    yield [*mounted, *amopo]

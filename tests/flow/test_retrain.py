@@ -1,0 +1,196 @@
+"""The real flow in a workspace of its own: Prefect's temporary server, DVC's stages, MLflow's store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+if TYPE_CHECKING:
+    from tests.flow.conftest import Finished, Workspace
+
+pytestmark = pytest.mark.flow
+
+BEFORE_TRAINING = {"normalize", "pairs", "base"}
+
+
+def test_a_first_run_ends_with_a_champion(finished: tuple[Workspace, Finished]) -> None:
+    workspace, demo = finished
+
+    assert demo.code == 0, demo.err
+    assert demo.json["promoted"], demo.json["reasons"]
+    assert demo.json["against_champion"] is None
+    assert set(demo.json["executed"]) == BEFORE_TRAINING | {"train", "evaluate", "evaluate-champion"}
+    assert workspace.versions() == {"champion": "1", "challenger": "1"}
+    assert "train: step" in demo.err.replace("train: train:", "train:"), "progress is shown while it works"
+
+
+def test_everything_is_up_to_date_after_a_run_for_dvc_alone(workspace: Workspace) -> None:
+    repro = workspace.dvc("repro")
+
+    assert workspace.dvc("status", "--quiet").returncode == 0
+    assert repro.returncode == 0
+    assert "Running stage" not in repro.stdout
+
+
+def test_the_version_names_what_made_it(workspace: Workspace) -> None:
+    version = MlflowClient(workspace.store).get_model_version_by_alias("amopo", "champion")
+    recorded = workspace.git("show", f"{version.tags['commit']}:dvc.lock")
+    pointers = workspace.git("ls-tree", "-r", "--name-only", version.tags["commit"]).splitlines()
+
+    assert recorded == (workspace.path / "dvc.lock").read_text()
+    assert {"data/feedback.dvc", "models/champion.dvc", "reports/evaluate/report.json"} <= set(pointers)
+    assert version.tags["data/pairs"] in recorded
+    assert version.tags["policy"] in recorded
+    assert version.tags["dimensions"] == "helpfulness,correctness,instruction_following"
+    assert version.tags["replaced_champion"] == "none"
+    assert version.description.startswith("# AMoPO policy")
+
+
+def test_the_run_holds_params_history_data_and_pictures(workspace: Workspace) -> None:
+    run = workspace.run_of("1")
+    client = MlflowClient(workspace.store)
+    losses = client.get_metric_history(run.info.run_id, "loss")
+    files = {
+        file.path
+        for folder in ("train", "evaluate")
+        for file in client.list_artifacts(run.info.run_id, f"reports/{folder}")
+    }
+
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.learning_rate"] == "0.01"
+    assert [point.step for point in losses] == list(range(1, len(losses) + 1))
+    assert len(losses) > 10
+    assert {data.dataset.name for data in run.inputs.dataset_inputs} == {"data/feedback", "data/pairs"}
+    assert {"reports/train/curves.png", "reports/evaluate/dimensions.png", "reports/evaluate/report.md"} <= files
+
+
+def test_the_champion_loads_and_generates(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace.path)
+    mlflow.set_tracking_uri(workspace.store)
+
+    [answer] = mlflow.transformers.load_model("models:/amopo@champion")("Question 3?", max_new_tokens=3)
+
+    assert answer["generated_text"].startswith("Question 3?")
+
+
+def test_nothing_new_and_nothing_changed_ends_without_training(workspace: Workspace) -> None:
+    trained = workspace.trained_at()
+    again = workspace.amopo("retrain", "--json")
+
+    assert again.code == 0, again.err
+    assert again.json == {
+        "due": False,
+        "version": "1",
+        "promoted": None,
+        "reasons": [],
+        "executed": [],
+        "against_base": None,
+        "against_champion": None,
+    }
+    assert workspace.trained_at() == trained
+    assert "nothing new and nothing changed" in again.err
+
+
+def test_ctrl_c_in_training_leaves_no_process_and_the_champion(workspace: Workspace) -> None:
+    ended = workspace.interrupted_in_training(signal.SIGINT, "retrain", "--set", "objective.beta=1.5")
+
+    assert ended.code == 130, ended.err
+    assert "Traceback" not in ended.err
+    assert_none_left(workspace)
+    assert workspace.versions() == {"champion": "1", "challenger": "1"}
+
+
+def test_after_kill_9_nothing_works_on_and_the_champion_stays(workspace: Workspace) -> None:
+    ended = workspace.interrupted_in_training(signal.SIGKILL, "retrain")
+
+    assert ended.code == -signal.SIGKILL
+    assert_none_left(workspace)
+    assert workspace.versions() == {"champion": "1", "challenger": "1"}
+
+
+def test_a_changed_loss_trains_and_evaluates_while_mlflow_goes_down_and_comes_back(
+    workspace: Workspace, free_port: int
+) -> None:
+    """Goes on after the kill; MLflow falls silent in training: what is trained waits, and is registered untrained."""
+    server = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port}"}
+    mlflow_server = serve(workspace, free_port)
+    try:
+        process = workspace.start("retrain", "--json", env=server)
+        workspace.wait_for_training(process)
+    finally:
+        stop(mlflow_server)
+    _, err = process.communicate()
+
+    assert process.returncode == 1, err
+    assert "run the same command again: what is trained is kept" in err
+    assert "Traceback" not in err
+    trained = workspace.trained_at()
+
+    mlflow_server = serve(workspace, free_port)
+    try:
+        again = workspace.amopo("retrain", "--json", env=server)
+    finally:
+        stop(mlflow_server)
+
+    assert again.code == 0, again.err
+    assert again.json["due"]
+    assert again.json["executed"] == []
+    assert workspace.trained_at() == trained
+    assert again.json["against_champion"] is not None
+    assert workspace.versions()["challenger"] == "2"
+    losses = MlflowClient(workspace.store).get_metric_history(workspace.run_of("2").info.run_id, "loss")
+    assert [point.step for point in losses] == list(range(1, len(losses) + 1))
+    stages = [line.split("Running stage '")[1].split("'")[0] for line in err.splitlines() if "Running stage '" in line]
+    assert stages == ["train", "evaluate", "evaluate-champion"]
+
+
+def test_status_shows_versions_and_runs(workspace: Workspace) -> None:
+    shown = workspace.amopo("status")
+    found = workspace.amopo("status", "--json").json
+
+    assert shown.code == 0
+    assert "champion" in shown.out
+    assert "models:/amopo/2" in shown.out
+    assert {run["version"] for run in found["runs"]} >= {"2", None}
+
+
+def assert_none_left(workspace: Workspace) -> None:
+    """Every process ends by itself soon; the limit only keeps a failure from waiting for ever."""
+    deadline = time.monotonic() + 30
+    while (left := workspace.processes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def serve(workspace: Workspace, port: int) -> subprocess.Popen[Any]:
+    """An MLflow server that answers."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workspace.store, "--workers", "1"]
+    server = subprocess.Popen(
+        [*command, "--port", str(port)],
+        cwd=workspace.path,
+        env=workspace.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while True:
+        assert server.poll() is None
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health").is_success:
+                return server
+        except httpx.TransportError:
+            time.sleep(0.1)
+
+
+def stop(server: subprocess.Popen[Any]) -> None:
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
