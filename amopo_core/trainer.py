@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -227,6 +228,13 @@ def history_line(row: Mapping[str, float]) -> str:
 def checkpoint_folder(checkpoints: Path, step: int) -> Path:
     """Where transformers.Trainer puts the checkpoint of a step."""
     return checkpoints / f"checkpoint-{step}"
+
+
+def remove_torn_checkpoints(checkpoints: Path) -> None:
+    """Remove what a full disk left half-written, which frees the room to say so."""
+    for folder in checkpoints.glob("checkpoint-*"):
+        if not (folder / COMPLETE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:

@@ -29,7 +29,7 @@ from amopo_core.errors import UserError
 from amopo_core.objective import PreferenceObjective
 from amopo_core.policy import Policy, load_policy
 from amopo_core.stages.command import EXIT_FAILED, EXIT_USER_ERROR, die_with_parent, is_full_disk
-from amopo_core.trainer import HistoryWriter, PreferenceTrainer, last_checkpoint
+from amopo_core.trainer import HistoryWriter, PreferenceTrainer, last_checkpoint, remove_torn_checkpoints
 
 FAILURE, CHECKPOINTS, POLICY, SUMMARY, DROPPED = (
     "failure.json",
@@ -205,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not is_full_disk(error):
             raise
+        remove_torn_checkpoints(args.run / CHECKPOINTS)
         return _leave(args.run, f"the disk is full: {error}; free some space and start again", EXIT_FAILED)
     finally:
         if torch.distributed.is_initialized():

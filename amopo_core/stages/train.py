@@ -26,7 +26,7 @@ from amopo_core.config import Params, read_params
 from amopo_core.errors import UserError
 from amopo_core.stages.command import (
     EXIT_FAILED,
-    EXIT_INTERRUPTED,
+    MESSAGE,
     die_with_parent,
     exit_with,
     parse_paths,
@@ -85,19 +85,32 @@ def run_ranks(launch: Path, threads: int, inputs: Sequence[str], run: Path) -> N
     failure.unlink(missing_ok=True)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
     command = [*launcher, "--num_cpu_threads_per_process", str(threads), "-m", "amopo_core.training", *inputs]
-    child = subprocess.Popen(command, preexec_fn=die_with_parent)  # noqa: PLW1509 (one thread here)
+    child = subprocess.Popen(command, preexec_fn=_as_rank)  # noqa: PLW1509 (one thread here)
     try:
         status = child.wait()
-    except KeyboardInterrupt:
-        child.send_signal(signal.SIGTERM)
-        child.wait(GRACE_SECONDS)
-        raise
+    finally:
+        _stop(child)
     if failure.exists():
         said = json.loads(failure.read_text(encoding="utf-8"))
-        sys.stderr.write(said["message"] + "\n")
+        sys.stderr.write(f"{MESSAGE}{said['message']}\n")
         sys.exit(said["status"])
     if status:
-        sys.exit(EXIT_INTERRUPTED if status in (EXIT_INTERRUPTED, -signal.SIGINT) else EXIT_FAILED)
+        sys.exit(EXIT_FAILED)
+
+
+def _as_rank() -> None:
+    """Ctrl-C reaches this process alone, which then stops the ranks; they end with it also where it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
 
 
 def publish(run: Path, policy: Path, report: Path) -> None:
