@@ -152,8 +152,8 @@ class Playground(Section):
     """Prompts for generation in evaluation; their templates and facts occur in no feedback."""
     hidden_size: int = Field(ge=8)
     """Width of the base policy."""
-    layers: int = Field(ge=1)
-    """Layers of the base policy."""
+    blocks: int = Field(ge=1)
+    """Blocks of the base policy; each is a short convolution, then attention."""
     heads: int = Field(ge=1)
     """Attention heads of the base policy."""
     vocabulary: int = Field(ge=300)

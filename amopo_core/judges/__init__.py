@@ -1,0 +1,1 @@
+"""Judges: files that define JUDGE, one of which `evaluation.judge` names."""
