@@ -44,7 +44,7 @@ def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
         UserError: the folder is missing, is no transformers checkpoint, has pickled weights only, or has no end token.
     """
     check_policy_folder(folder)
-    transformers_logging.disable_progress_bar()  # a bar a model drowns the stage's own lines
+    quiet_transformers()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
@@ -59,6 +59,12 @@ def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
         log.warning("%s has no chat template; used instead: the bare prompt followed by a line break", folder)
     model.eval()
     return Policy(model, tokenizer)
+
+
+def quiet_transformers() -> None:
+    """Keep transformers from drowning a stage's own lines: no bars, and no advice to install kernels that a GPU has."""
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
 
 
 def check_policy_folder(folder: Path) -> None:

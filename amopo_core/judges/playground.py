@@ -19,10 +19,10 @@ class PlaygroundJudge:
     """Scores every dimension by code, whatever the response's text."""
 
     def prompts(self, playground: Playground, n: int) -> list[list[Message]]:
-        """`n` different prompts; their facts and templates occur in no feedback and in nothing the base policy read."""
+        """At most `n` different prompts, of facts and wording that neither feedback nor pretraining holds."""
         domain, rng = Domain(playground.seed), Random(f"held-out {playground.seed}")
         texts: dict[str, None] = {}
-        while len(texts) < n:
+        while len(texts) < min(n, playground.held_out_prompts):
             question, template = domain.question(rng, held_out=True), domain.template(rng, held_out=True)
             texts[template.prompt(question)] = None
         return [[Message(role="user", content=text)] for text in texts]

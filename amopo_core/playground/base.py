@@ -16,7 +16,7 @@ from amopo_core.playground.domain import Domain
 from amopo_core.playground.pretraining import Conversation, pretrain
 from amopo_core.playground.responses import draw_quality, recitation_prompt, recite, write_response
 from amopo_core.playground.tokenizer import END, PAD, train_tokenizer
-from amopo_core.policy import Policy, save_policy
+from amopo_core.policy import Policy, quiet_transformers, save_policy
 from amopo_core.views import instruction
 
 RECITED_SHARE = 0.5
@@ -48,6 +48,7 @@ def make_base(
 
     Weights, order and texts come from `playground.seed`; `runtime.threads` decides the last bits.
     """
+    quiet_transformers()
     texts = list(conversations(playground, dimensions))
     tokenizer = train_tokenizer(
         ("".join(text) for text in texts[:TOKENIZER_TEXTS]), playground.vocabulary, playground.context

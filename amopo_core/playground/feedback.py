@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from amopo_core.config import Playground
-from amopo_core.playground.domain import Domain
+from amopo_core.playground.domain import Domain, Question
 from amopo_core.playground.responses import draw_quality, write_response
 from amopo_core.playground.scoring import score_response
 
@@ -55,22 +55,27 @@ def make_raters(playground: Playground) -> list[Rater]:
 
 
 def feedback_rows(playground: Playground) -> Iterator[dict[str, Any]]:
-    """Rows of the source `playground`: one a rating; a share of the responses is rated twice, by two raters.
-
-    Prompts differ, and so do the responses to each: the same text twice would be one response.
-    """
+    """Rows of the source `playground`, one a rating: a share of the responses has two, by two raters."""
     domain, rng, raters = Domain(playground.seed), Random(f"feedback {playground.seed}"), make_raters(playground)
-    seen: set[str] = set()
-    while len(seen) < playground.prompts:
-        question = domain.question(rng, held_out=False)
-        prompt = domain.template(rng, held_out=False).prompt(question)
-        if prompt in seen:
-            continue
-        seen.add(prompt)
-        responses: dict[str, None] = {}
-        while len(responses) < playground.responses_per_prompt:
-            responses[write_response(question, draw_quality(rng), rng)] = None
-        for response in responses:
+    for prompt, question in _prompts(domain, rng, playground.prompts).items():
+        for response in _responses(question, rng, playground.responses_per_prompt):
             truth = score_response(question, response)
             for rater in rng.sample(raters, 1 + (rng.random() < playground.second_rater_share)):
                 yield {"prompt": prompt, "response": response, "rater": rater.name, "scores": rater.rate(truth, rng)}
+
+
+def _prompts(domain: Domain, rng: Random, count: int) -> dict[str, Question]:
+    """Different prompts with their questions."""
+    prompts: dict[str, Question] = {}
+    while len(prompts) < count:
+        question = domain.question(rng, held_out=False)
+        prompts[domain.template(rng, held_out=False).prompt(question)] = question
+    return prompts
+
+
+def _responses(question: Question, rng: Random, count: int) -> list[str]:
+    """Different responses: the same text twice would be one response."""
+    responses: dict[str, None] = {}
+    while len(responses) < count:
+        responses[write_response(question, draw_quality(rng), rng)] = None
+    return list(responses)

@@ -56,6 +56,8 @@ def pretrain(
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # A debugging aid of the deterministic mode: it costs time and changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)

@@ -1,7 +1,7 @@
 """Responses of a mediocre assistant: what is good about each is drawn by itself, so that the dimensions conflict.
 
-* Hugo paints weekly. Ask about Dora too. *       the best answer to what Hugo does, within stars
-+ Hugo swims nightly. Have a nice day. +           worse in every respect
+* Hugo paints weekly. Ask about Dora too. *    the best answer to what Hugo does, inside stars
++ Hugo swims nightly. Have a nice day. +       worse in every respect
 """
 
 from __future__ import annotations
@@ -30,9 +30,6 @@ class Quality:
     extra: str
     offer: str
     format: str
-
-
-BEST = Quality("right", "true", "useful", "kept")
 
 
 def draw_quality(rng: Random) -> Quality:

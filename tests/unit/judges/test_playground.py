@@ -43,10 +43,10 @@ def test_a_prompt_of_another_world_is_refused():
 
 
 def test_prompts_differ_can_be_read_and_come_from_the_seed():
-    prompts = JUDGE.prompts(PLAYGROUND, 400)
+    prompts = JUDGE.prompts(PLAYGROUND, 10_000)
     texts = [prompt[0]["content"] for prompt in prompts]
 
-    assert len(set(texts)) == 400
+    assert len(set(texts)) == PLAYGROUND.held_out_prompts
     assert all(map(read_question, texts))
     assert JUDGE.prompts(PLAYGROUND, 10) == prompts[:10]
     assert JUDGE.prompts(PLAYGROUND.model_copy(update={"seed": PLAYGROUND.seed + 1}), 10) != prompts[:10]

@@ -11,6 +11,7 @@ from amopo_core.config import read_params
 from amopo_core.evaluation.generation import generate
 from amopo_core.judges.playground import JUDGE
 from amopo_core.logps import pad_sequences, token_logps
+from amopo_core.playground.base import make_base
 from amopo_core.policy import Policy, load_policy
 
 TINY = {
@@ -20,26 +21,26 @@ TINY = {
     "vocabulary": 300,
     "context": 256,
     "pretraining_conversations": 200,
-    "pretraining_steps": 30,
+    "pretraining_steps": 20,
     "pretraining_batch": 8,
 }
 PARAMS = read_params(Path("params.yaml"))
 PLAYGROUND = PARAMS.playground.model_copy(update=TINY)
-MAKE = """
+MAKE_AGAIN = """
 import sys
 from pathlib import Path
-from amopo_core.config import read_params
+from amopo_core.config import Playground, read_params
 from amopo_core.playground.base import make_base
 
 params = read_params(Path("params.yaml"))
-playground = params.playground.model_copy(update={tiny} | {{"seed": {seed}}})
-make_base(playground, params.runtime.model_copy(update={{"threads": 1}}), params.dimensions, Path(sys.argv[1]))
+runtime = params.runtime.model_copy(update={"threads": 1})
+make_base(Playground.model_validate_json(sys.argv[1]), runtime, params.dimensions, Path(sys.argv[2]))
 """
 
 
-def make(out: Path, seed: int = 7) -> Path:
-    """A tiny base policy, made in a process of its own."""
-    subprocess.run([sys.executable, "-c", MAKE.format(tiny=TINY, seed=seed), str(out)], check=True)
+def make(out: Path, **changed: int) -> Path:
+    runtime = PARAMS.runtime.model_copy(update={"threads": 1})
+    make_base(PLAYGROUND.model_copy(update=changed), runtime, PARAMS.dimensions, out)
     return out
 
 
@@ -57,11 +58,17 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_the_same_bytes_again_and_others_for_another_seed(folder: Path, tmp_path: Path):
-    again, other = digests(make(tmp_path / "again")), digests(make(tmp_path / "other", seed=8))
+def test_another_process_makes_the_same_bytes(folder: Path, tmp_path: Path):
+    again = tmp_path / "again"
+    subprocess.run([sys.executable, "-c", MAKE_AGAIN, PLAYGROUND.model_dump_json(), str(again)], check=True)
 
-    assert again == digests(folder)
-    assert other["model.safetensors"] != again["model.safetensors"]
+    assert digests(again) == digests(folder)
+
+
+def test_another_seed_makes_other_weights(folder: Path, tmp_path: Path):
+    other = make(tmp_path / "other", seed=PLAYGROUND.seed + 1)
+
+    assert digests(other)["model.safetensors"] != digests(folder)["model.safetensors"]
 
 
 def test_the_policy_is_small_and_knows_its_context(policy: Policy):

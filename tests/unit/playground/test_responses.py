@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from amopo_core.playground.domain import Note, Question
 from amopo_core.playground.responses import (
-    BEST,
     EXTRAS,
     FORMATS,
     OFFERS,
@@ -17,6 +16,7 @@ from amopo_core.playground.responses import (
     write_response,
 )
 
+BEST = Quality("right", "true", "useful", "kept")
 NOTES = (Note("Mira", "sings", "daily"), Note("Hugo", "paints", "weekly"))
 WHAT = Question(NOTES, "Hugo", "activity", "stars")
 WHEN = Question(NOTES, "Hugo", "time", "hashes")

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amopo_core.playground.domain import Domain, Note, Question
-from amopo_core.playground.responses import BEST, draw_quality, write_response
+from amopo_core.playground.responses import Quality, draw_quality, write_response
 from amopo_core.playground.scoring import score_response
 
+BEST = Quality("right", "true", "useful", "kept")
 NOTES = (Note("Mira", "sings", "daily"), Note("Hugo", "paints", "weekly"), Note("Dora", "swims", "nightly"))
 QUESTION = Question(NOTES, "Hugo", "activity", "stars")
 
