@@ -202,9 +202,11 @@ def _run_flow(as_json: bool) -> None:
     from flows import summary
     from flows.console import show_own_lines
     from flows.retrain import retrain as flow
+    from flows.server import prefect_server
 
     show_own_lines()
-    outcome = flow()
+    with prefect_server():
+        outcome = flow()
     if as_json:
         _print_json(summary.as_json(outcome))
     else:

@@ -27,5 +27,6 @@ def show_own_lines() -> None:
     """Filter what Prefect's console handler shows; its server still gets everything."""
     import prefect.main  # noqa: F401  # sets up the handlers
 
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry, beside the one message that it was in vain
     for handler in logging.getLogger().handlers:
         handler.addFilter(OwnLines())

@@ -22,7 +22,7 @@ _EXIT_STATUS = re.compile(r"^ERROR: .*exited with (-?\d+)")
 _BUSY = re.compile(r"acquire lock|is busy, it is being blocked")
 _CHATTER = re.compile(
     r"\s*$|> python|To track the changes|To enable auto|\tgit add|\tdvc config|Use `dvc push`"
-    r"|(Generating|Updating) lock file|Data and pipelines are up|WARNING: .* is empty"
+    r"|(Generating|Updating) lock file|Data and pipelines are up|WARNING: .*( is empty| had been killed)"
 )
 """What DVC says beside the stage's own lines."""
 _TAIL = 20
@@ -58,7 +58,7 @@ def run_stage(stage: str) -> StageRun:
 
     def say(line: str) -> None:
         if not _CHATTER.match(line):
-            log.info(line)
+            log.info(line.removeprefix(f"{stage}: "))
 
     status, lines = run_live([*DVC, "--wait-for-lock", "repro", "--single-item", stage], say)
     if status:
@@ -77,7 +77,7 @@ def record(name: str) -> str:
         log.info("sending the data to the DVC remote")
         run_dvc("push", "--quiet")
     untracked = [argument for path in git.untracked() for argument in ("--include-untracked", path)]
-    run_dvc("exp", "save", "--quiet", "--force", "--name", name, *untracked)
+    run_dvc("exp", "save", "--quiet", "--force", "--name", name, *untracked, extra=git.stand_in_author())
     commit = git.experiment_commit(name)
     log.info("experiment %s, commit %s", name, commit[:12])
     return commit

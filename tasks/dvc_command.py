@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.errors import OutsideError
@@ -17,13 +17,16 @@ _UNSET = 251
 """Exit status of `dvc config` for an option that has no value."""
 
 
-def run_dvc(*arguments: str, allowed: Sequence[int] = (0,)) -> subprocess.CompletedProcess[str]:
-    """The ended command.
+def run_dvc(
+    *arguments: str, allowed: Sequence[int] = (0,), extra: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The ended command, run with `extra` in its environment.
 
     Raises:
         OutsideError: it ended with a status that is not allowed.
     """
-    done = subprocess.run([*DVC, *arguments], capture_output=True, text=True, env=child_environment(), check=False)
+    environment = child_environment() | dict(extra or {})
+    done = subprocess.run([*DVC, *arguments], capture_output=True, text=True, env=environment, check=False)
     if done.returncode not in allowed:
         raise OutsideError(
             f"dvc {' '.join(arguments)} failed with exit status {done.returncode}\n{done.stderr.strip()}"

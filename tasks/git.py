@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -52,6 +53,18 @@ def experiment_commit(name: str) -> str:
     """The commit of the DVC experiment `name` on the checked-out commit."""
     base = head()
     return _git("rev-parse", "--verify", f"refs/exps/{base[:2]}/{base[2:]}/{name}").strip()
+
+
+def stand_in_author() -> dict[str, str]:
+    """The variables that name an author where git's configuration has none, as on a new machine; else nothing."""
+    if all(_configured(f"user.{part}") for part in ("name", "email")):
+        return {}
+    names = [f"GIT_{role}_{part}" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")]
+    return {name: os.environ.get(name, "amopo") for name in names}
+
+
+def _configured(key: str) -> bool:
+    return subprocess.run(["git", "config", key], capture_output=True, check=False).returncode == 0
 
 
 def _require_writable() -> None:

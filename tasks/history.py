@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from types import TracebackType
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class HistoryFollower:
                 self.send(rows)
                 self.sent += len(rows)
         except Exception as error:  # whatever fails at the other end, training goes on and the rows stay in the file
-            log.warning("%d points of the training history wait to be sent: %s", len(rows), error)
+            log.warning("%d lines of the training history wait to be sent: %s", len(rows), shorten(str(error), 160))
 
     def _new_rows(self) -> Sequence[Row]:
         if not self.path.exists() or self.path.stat().st_mtime_ns < self._began:

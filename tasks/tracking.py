@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from mlflow import MlflowClient
@@ -43,7 +44,7 @@ def reaching_mlflow() -> Iterator[None]:
         yield
     except MlflowException as error:
         raise OutsideError(
-            f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')} did not do what was asked: {error}\n"
+            f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')} did not do what was asked: {shorten(str(error), 300)}\n"
             "Once it answers, run the same command again: what is trained is kept and is not trained again."
         ) from error
 
@@ -75,7 +76,7 @@ def log_history(run_id: str, already_sent: int) -> None:
     with reaching_mlflow():
         _send(run_id, rows)
     if rows:
-        get_run_logger().info("sent %d points of the training history", len(rows))
+        get_run_logger().info("sent %d lines of the training history", len(rows))
 
 
 @task(task_run_name="results", cache_policy=NO_CACHE)
@@ -147,7 +148,9 @@ def _end_failed(client: MlflowClient, run_id: str) -> None:
     try:
         client.set_terminated(run_id, "FAILED")
     except MlflowException as error:
-        get_run_logger().warning("the MLflow run %s could not be marked as failed: %s", run_id, error)
+        get_run_logger().warning(
+            "the MLflow run %s could not be marked as failed: %s", run_id, shorten(str(error), 160)
+        )
 
 
 def _described(run: Run) -> dict[str, Any]:

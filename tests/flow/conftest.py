@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
+from string import ascii_lowercase
 from typing import Any
 
 import psutil
@@ -25,23 +27,22 @@ from amopo_core.config import override
 ROOT = Path(__file__).parents[2]
 HISTORY = Path("reports/train/history.jsonl")
 DIMENSIONS = ("helpfulness", "correctness", "instruction_following")
-GOOD, BAD = ("yes", "of course", "gladly", "here you are"), ("no", "never", "go away", "what for")
 RATINGS = {"rows": "responses", "scores": {name: {"field": name, "scale": [1, 5]} for name in DIMENSIONS}}
 SETTINGS = f"""
 sources.ratings={json.dumps(RATINGS)}
 runtime.threads=1
 pairs.test_share=0.3
-playground.prompts=4
+playground.prompts=2
 playground.held_out_prompts=4
 playground.hidden_size=32
-playground.layers=1
+playground.pretraining_conversations=200
 playground.heads=2
 playground.vocabulary=400
 playground.context=256
 playground.pretraining_steps=4
 playground.pretraining_batch=8
 train.learning_rate=0.01
-train.epochs=12
+train.epochs=10
 train.batch_pairs=8
 train.micro_batch_pairs=8
 train.log_every=1
@@ -102,12 +103,12 @@ class Workspace:
 
     def wait_for_training(self, process: subprocess.Popen[str]) -> None:
         before = self.trained_at()
-        while self.trained_at() == before:
+        while self.trained_at() in (before, 0):
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
 
     def trained_at(self) -> int:
-        """When the history was written to; a history without a step counts as none."""
+        """When the history was last written to; 0 before its first step."""
         history = self.path / HISTORY
         try:
             return history.stat().st_mtime_ns if history.stat().st_size else 0
@@ -167,12 +168,13 @@ def clone(path: Path) -> Workspace:
 
 
 def write_ratings(file: Path) -> None:
-    """Feedback that anything could learn from: some words are always good and others always bad."""
+    """Feedback that anything could learn from and nothing could guess: some made-up words are good, others bad."""
+    rng = Random(0)
+    good, bad = ([" ".join(rng.choices(ascii_lowercase, k=6)) for _ in range(12)] for _ in range(2))
     file.parent.mkdir(parents=True)
     with file.open("w", encoding="utf-8") as lines:
-        for number in range(40):
-            good, bad = GOOD[number % len(GOOD)], BAD[number // len(GOOD) % len(BAD)]
-            for response, score in ((good, 5), (bad, 1)):
+        for number in range(60):
+            for response, score in ((rng.choice(good), 5), (rng.choice(bad), 1)):
                 row = {"prompt": f"Question {number}?", "response": response} | dict.fromkeys(DIMENSIONS, score)
                 lines.write(json.dumps(row) + "\n")
 

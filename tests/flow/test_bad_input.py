@@ -94,8 +94,8 @@ def test_a_merge_in_progress(new: Workspace) -> None:
         (new.path / "NOTES").write_text(text)
         new.git("add", "NOTES")
         new.git("commit", "--quiet", "--message", branch)
-    merge = subprocess.run(["git", "merge", "theirs"], cwd=new.path, env=new.env, capture_output=True)
-    assert merge.returncode != 0
+    with pytest.raises(subprocess.CalledProcessError):
+        new.git("merge", "theirs")
     try:
         assert_refused(new.amopo("retrain"), "a merge is in progress", "git merge --abort")
     finally:
@@ -138,7 +138,7 @@ def test_a_feedback_file_that_is_none(new: Workspace, tmp_path: Path, content: b
 
 def test_a_file_without_a_source_in_the_inbox_stays_there(new: Workspace) -> None:
     lost = new.path / "data/inbox/lost.jsonl"
-    lost.parent.mkdir(exist_ok=True)
+    lost.parent.mkdir(parents=True, exist_ok=True)
     lost.write_text("{}\n")
     try:
         assert_refused(new.amopo("retrain"), "data/inbox/lost.jsonl: whose feedback is it?")
@@ -168,7 +168,7 @@ def test_ingest_says_what_it_found_and_how_to_declare_it(new_feedback: Path, wor
 
     assert first.code == 0, first.err
     assert "later is not declared yet" in first.out
-    assert "clarity: number, 1 to 6" in first.out
+    assert "clarity: number as text, 1 to 6" in first.out
     assert again.json["batch"] is None
     assert again.json["rows"] == 2
 
