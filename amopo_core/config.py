@@ -132,7 +132,7 @@ Base = Annotated[PlaygroundBase | FolderBase | HubBase, Field(discriminator="kin
 
 
 class Playground(Section):
-    """The embedded domain whose quality is decided by code (DESIGN: the embedded default)."""
+    """The embedded domain whose quality is decided by code."""
 
     seed: int = Field(ge=0, lt=2**31)
     """Seed of facts, prompts, responses and raters."""
@@ -181,7 +181,7 @@ class Views(Section):
 
 
 class Objective(Section):
-    """The loss (METHOD: Loss, per pair and view)."""
+    """The loss (docs/method.md)."""
 
     beta: float = Field(gt=0)
     """Reward per nat-per-token."""

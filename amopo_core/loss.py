@@ -1,4 +1,4 @@
-"""AMoPO's loss (arXiv 2506.07165; METHOD: Loss, per pair and view).
+"""AMoPO's loss (arXiv 2506.07165; docs/method.md).
 
 Axes: V = views, B = preference pairs in the batch.
 """

@@ -1,4 +1,4 @@
-"""Views: a preference pair as each dimension sees it (METHOD: Objects, and Loss per pair and view)."""
+"""Views: a preference pair as each dimension sees it (docs/method.md)."""
 
 from __future__ import annotations
 

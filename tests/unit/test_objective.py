@@ -1,4 +1,4 @@
-"""The objective on a batch: invariants of METHOD, section 4, with token log-probabilities as the leaves."""
+"""The objective on a batch: its invariants, with token log-probabilities as the leaves."""
 
 import pytest
 import torch
