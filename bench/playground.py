@@ -17,7 +17,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr
 from dataclasses import asdict, replace
+from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -59,7 +61,7 @@ def shuffled(responses: Responses, seed: int) -> Responses:
     return [replace(response, scores=drawn) for response, drawn in zip(responses, scores, strict=True)]
 
 
-def reversed_(responses: Responses, seed: int) -> Responses:
+def turned_around(responses: Responses, seed: int) -> Responses:
     """The responses with every score turned around on the common scale."""
     return [
         replace(response, scores={name: score and sum(SCALE) - score for name, score in response.scores.items()})
@@ -76,7 +78,7 @@ def on_chosen_alone(params: Params) -> Params:
 VARIANTS: Mapping[str, tuple[Callable[[Responses, int], Responses], Callable[[Params], Params]]] = {
     "amopo": (as_rated, lambda params: params),
     "shuffled": (shuffled, lambda params: params),
-    "reversed": (reversed_, lambda params: params),
+    "reversed": (turned_around, lambda params: params),
     "supervised": (as_rated, on_chosen_alone),
 }
 """What each variant makes of the responses and of the parameters."""
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
         runs = [run for found in pool.map(run_seed, seeds) for run in found]
     write_json(args.out, runs)
-    Console(width=150).print(results_table(runs))
+    Console(width=120).print(results_table(runs))
     print(f"{summary(runs)}\nnumbers: {args.out}")
 
 
@@ -147,7 +149,8 @@ def train(params: Params, pairs: Mapping[Any, SplitPairs], base: Path, folder: P
 
     for split, made in pairs.items():
         write_pairs(folder / f"{split}.parquet", made.pairs, list(params.dimensions))
-    train_policy(params, pairs=folder, base=base, run=folder / "run", history=folder / "history.jsonl", ranks=1)
+    with redirect_stderr(StringIO()):  # the steps of two seeds at once are no progress that one can read
+        train_policy(params, pairs=folder, base=base, run=folder / "run", history=folder / "history.jsonl", ranks=1)
 
 
 def result(
@@ -209,11 +212,11 @@ def results_table(runs: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def contrast_cell(contrast: Mapping[str, Mapping[str, float]]) -> str:
-    """`base -> candidate  difference [low, high]`."""
+    """`base -> candidate`, and below it `difference [low, high]`."""
     difference = contrast["difference"]
     return (
         f"{contrast['baseline']['mean']:.2f} -> {contrast['candidate']['mean']:.2f}"
-        f"  {difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
+        f"\n{difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
     )
 
 
@@ -224,12 +227,21 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> str:
     shares = [run["conflicting_share"] for run in by_variant["amopo"]]
     lowest = {kind: min(share[kind] for share in shares) for kind in ("raters", "truth")}
     return (
+        f"base: every dimension's mean between 0.2 and 0.8 of the scale: {sum(map(middling, by_variant['amopo']))} of"
+        f" {seeds}\n"
         f"amopo: better in every dimension, interval above zero: {sum(map(better, by_variant['amopo']))} of {seeds}\n"
         f"shuffled: held back by the gate: {sum(not run['promote'] for run in by_variant['shuffled'])} of {seeds}\n"
         f"reversed: worse overall, interval below zero: {sum(map(worse, by_variant['reversed']))} of {seeds}\n"
         f"training pairs with conflicting dimensions, lowest share of a seed: {lowest['raters']:.0%} by the raters,"
         f" {lowest['truth']:.0%} by the judge"
     )
+
+
+def middling(run: Mapping[str, Any]) -> bool:
+    """Whether the base policy is neither hopeless nor nearly perfect in any dimension."""
+    low, high = SCALE
+    shares = [(contrast["baseline"]["mean"] - low) / (high - low) for contrast in run["dimensions"].values()]
+    return all(0.2 <= share <= 0.8 for share in shares)
 
 
 def better(run: Mapping[str, Any]) -> bool:
