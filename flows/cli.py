@@ -38,7 +38,7 @@ def exit_status(arguments: list[str]) -> int:
     except OutsideError as error:
         return _said(f"error: {error}", EXIT_FAILED)
     except (KeyboardInterrupt, click.Abort):
-        return _said("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+        return _said("interrupted", EXIT_INTERRUPTED)
 
 
 @click.group()

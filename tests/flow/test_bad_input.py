@@ -147,39 +147,6 @@ def test_a_file_without_a_source_in_the_inbox_stays_there(new: Workspace) -> Non
         lost.unlink()
 
 
-def test_what_a_stage_refuses_is_said_once_and_the_champion_stays(workspace: Workspace) -> None:
-    before = workspace.versions()
-    params = (workspace.path / "params.yaml").read_text()
-    nobody = "sources.nobody={rows: responses, scores: {correctness: {field: c, scale: [1, 5]}}}"
-    ended = workspace.amopo("retrain", "--set", nobody)
-    (workspace.path / "params.yaml").write_text(params)
-
-    assert_refused(ended, "error: stage normalize: sources.nobody: there is no feedback", "--source nobody")
-    assert "Traceback" not in ended.out
-    assert workspace.versions() == before
-    assert workspace.dvc("repro", "normalize").returncode == 0
-
-
-def test_ingest_says_what_it_found_and_how_to_declare_it(new_feedback: Path, workspace: Workspace) -> None:
-    first = workspace.amopo("ingest", str(new_feedback), "--source", "later")
-    again = workspace.amopo("ingest", str(new_feedback), "--source", "later", "--json")
-    shutil.rmtree(workspace.path / "data/feedback/later")
-    workspace.dvc("add", "data/feedback")
-
-    assert first.code == 0, first.err
-    assert "later is not declared yet" in first.out
-    assert "clarity: number as text, 1 to 6" in first.out
-    assert again.json["batch"] is None
-    assert again.json["rows"] == 2
-
-
-@pytest.fixture
-def new_feedback(tmp_path: Path) -> Path:
-    file = tmp_path / "later.csv"
-    file.write_text("prompt,response,clarity\nWhy?,Because.,6\nWhy?,So.,1\n")
-    return file
-
-
 @pytest.fixture(scope="module")
 def new(fresh: Workspace) -> Workspace:
     """A workspace in which nothing has run, put back by whoever changes it."""

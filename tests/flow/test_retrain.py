@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -53,6 +54,19 @@ def test_the_version_names_what_made_it(workspace: Workspace) -> None:
     assert version.tags["dimensions"] == "helpfulness,correctness,instruction_following"
     assert version.tags["replaced_champion"] == "none"
     assert version.description.startswith("# AMoPO policy")
+
+
+def test_what_was_recorded_is_whole(workspace: Workspace, tmp_path: Path) -> None:
+    """The commit and the cache are all that it takes to have the run's workspace again."""
+    again = type(workspace)(tmp_path / "again", workspace.env)
+    commit = MlflowClient(workspace.store).get_model_version_by_alias("amopo", "champion").tags["commit"]
+    workspace.git("worktree", "add", "--quiet", str(again.path), commit)
+    again.dvc("config", "--local", "cache.dir", str(workspace.path / ".dvc/cache"))
+
+    assert again.dvc("checkout").returncode == 0
+    assert again.dvc("status").stdout == "Data and pipelines are up to date.\n"
+    assert (again.path / "models/policy/model.safetensors").is_file()
+    assert (again.path / "models/champion/no_champion.json").is_file()
 
 
 def test_the_run_holds_params_history_data_and_pictures(workspace: Workspace) -> None:
@@ -118,9 +132,13 @@ def test_after_kill_9_nothing_works_on_and_the_champion_stays(workspace: Workspa
 
 
 def test_a_changed_loss_trains_and_evaluates_while_mlflow_goes_down_and_comes_back(
-    workspace: Workspace, free_port: int
+    workspace: Workspace, free_port: int, tmp_path: Path
 ) -> None:
-    """Goes on after the kill; MLflow falls silent in training: what is trained waits, and is registered untrained."""
+    """Goes on after the kill; MLflow falls silent in training: what is trained waits, and is registered untrained.
+
+    There is a DVC remote by now, which gets the data of what is recorded.
+    """
+    workspace.dvc("remote", "add", "--default", "--local", "store", str(tmp_path / "store"))
     server = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port}"}
     mlflow_server = serve(workspace, free_port)
     try:
@@ -146,6 +164,7 @@ def test_a_changed_loss_trains_and_evaluates_while_mlflow_goes_down_and_comes_ba
     assert again.json["executed"] == []
     assert workspace.trained_at() == trained
     assert again.json["against_champion"] is not None
+    assert any((tmp_path / "store").rglob("*.dir"))
     assert workspace.versions()["challenger"] == "2"
     losses = MlflowClient(workspace.store).get_metric_history(workspace.run_of("2").info.run_id, "loss")
     assert [point.step for point in losses] == list(range(1, len(losses) + 1))
@@ -163,6 +182,33 @@ def test_status_shows_versions_and_runs(workspace: Workspace) -> None:
     assert {run["version"] for run in found["runs"]} >= {"2", None}
 
 
+def test_what_a_stage_refuses_is_said_once_and_the_champion_stays(workspace: Workspace) -> None:
+    before = workspace.versions()
+    params = (workspace.path / "params.yaml").read_text()
+    nobody = "sources.nobody={rows: responses, scores: {correctness: {field: c, scale: [1, 5]}}}"
+    ended = workspace.amopo("retrain", "--set", nobody)
+    (workspace.path / "params.yaml").write_text(params)
+
+    assert ended.code == 2, ended.err
+    assert "error: stage normalize: sources.nobody: there is no feedback" in ended.err
+    assert "Traceback" not in ended.err + ended.out
+    assert workspace.versions() == before
+
+
+def test_ingest_says_what_it_found_and_how_to_declare_it(tmp_path: Path, workspace: Workspace) -> None:
+    new_feedback = tmp_path / "later.csv"
+    new_feedback.write_text("prompt,response,clarity\nWhy?,Because.,6\nWhy?,So.,1\n")
+
+    first = workspace.amopo("ingest", str(new_feedback), "--source", "later")
+    again = workspace.amopo("ingest", str(new_feedback), "--source", "later", "--json")
+
+    assert first.code == 0, first.err
+    assert "later is not declared yet" in first.out
+    assert "clarity: number as text, 1 to 6" in first.out
+    assert again.json["batch"] is None
+    assert again.json["rows"] == 2
+
+
 def assert_none_left(workspace: Workspace) -> None:
     """Every process ends by itself soon; the limit only keeps a failure from waiting for ever."""
     deadline = time.monotonic() + 30
@@ -177,7 +223,7 @@ def serve(workspace: Workspace, port: int) -> subprocess.Popen[Any]:
     server = subprocess.Popen(
         [*command, "--port", str(port)],
         cwd=workspace.path,
-        env=workspace.env,
+        env=workspace.env | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
