@@ -19,6 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
 from ruamel.yaml import YAML
 
 from amopo_core.data.describe import describe
@@ -49,8 +51,8 @@ def main() -> None:
             model = str(make_base(rows, workspace, Path(temporary) / MADE, args.context))
         set_params(workspace, {"base": {"kind": "folder", "path": str(Path(model).resolve())}})
         amopo(workspace, "ingest", str(args.feedback.resolve()), "--source", SOURCE)
-        amopo(workspace, "retrain")
-        result = collect(workspace, args)
+        outcome = json.loads(amopo(workspace, "retrain", "--json"))
+        result = collect(workspace, args) | {key: outcome[key] for key in ("version", "promoted", "reasons")}
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "feedback.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print_table(result)
@@ -169,10 +171,10 @@ def training_texts(rows: list[dict[str, Any]], pairs: Any) -> Iterator[tuple[str
             yield row["prompt"], row["response"]
 
 
-def amopo(workspace: Path, *arguments: str) -> None:
-    """Run a command of the clone with this environment's Python; its progress goes to stderr."""
+def amopo(workspace: Path, *arguments: str) -> str:
+    """What a command of the clone prints, run with this environment's Python; its progress goes to stderr."""
     command = [sys.executable, "-m", "flows.cli", *arguments]
-    subprocess.run(command, cwd=workspace, check=True, stdout=sys.stderr)
+    return subprocess.run(command, cwd=workspace, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def collect(workspace: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -185,9 +187,26 @@ def collect(workspace: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """What a person wants to know."""
-    print(json.dumps(result["train"]))
-    print(json.dumps(result["evaluate"], indent=2))
+    """Reward accuracy per dimension before and after, and what became of the rows."""
+    numbers, rows, train = result["evaluate"], result["normalize"]["rows"], result["train"]
+    table = Table(
+        title=f"{result['feedback']}, {result['model']}: held-out reward accuracy, {numbers['pairs']} test pairs"
+    )
+    for column in ("dimension", "before", "after", "difference", "95 % interval"):
+        table.add_column(column, justify="left" if column == "dimension" else "right")
+    for name in [*result["normalize"]["dimensions"], "all_dimensions"]:
+        before, after, difference, low, high = (
+            numbers.get(f"accuracy/{name}/{part}", math.nan)
+            for part in ("base", "candidate", "difference", "low", "high")
+        )
+        table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{difference:+.3f}", f"{low:+.3f} to {high:+.3f}")
+    Console().print(table)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in train["dropped"].items()) or "0"
+    print(f"rows: {rows['incoming']}, quarantined {rows['quarantined']}")
+    print(f"training pairs: {train['pairs']}, prompts truncated {train['pairs_truncated']}, dropped {dropped}")
+    print(f"test pairs: prompts truncated {numbers['pairs_truncated']}, unreadable {numbers['pairs_unreadable']}")
+    verdict = "promoted" if result["promoted"] else "not promoted"
+    print(f"version {result['version']}, {verdict}: {'; '.join(result['reasons'])}")
 
 
 def say(text: str) -> None:
