@@ -14,6 +14,7 @@ import click
 from amopo_core.errors import UserError
 from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR
 from flows.environment import set_defaults
+from flows.usage import usage
 from tasks.errors import OutsideError
 
 PLAYGROUND = "playground"
@@ -208,9 +209,9 @@ def _run_flow(as_json: bool) -> None:
     with prefect_server():
         outcome = flow()
     if as_json:
-        _print_json(summary.as_json(outcome))
+        _print_json(summary.as_json(outcome, usage()))
     else:
-        summary.show(outcome, Console())
+        summary.show(outcome, usage(), Console())
 
 
 def _run_until_interrupted(command: list[str]) -> None:

@@ -11,13 +11,16 @@ from amopo_core.evaluation.bootstrap import Interval
 from amopo_core.evaluation.comparison import Comparison, Contrast
 from amopo_core.promotion import Verdict
 from flows.retrain import REPORT, Outcome
+from flows.usage import Usage
 from tasks.verdict import Measured
 
 
-def show(outcome: Outcome, console: Console) -> None:
-    """Print the tables, the verdict with its reasons, and where to look."""
+def show(outcome: Outcome, used: Usage, console: Console) -> None:
+    """Print the tables, the verdict with its reasons, where to look, and what it took."""
     if outcome.measured is None or outcome.verdict is None:
-        console.print(f"Nothing new and nothing changed: {outcome.version.uri} is up to date.")
+        console.print(
+            f"Nothing new and nothing changed: {outcome.version.uri} is up to date ({used}).", highlight=False
+        )
         return
     console.print()
     console.print(comparison_table(outcome.measured.against_base, "base"))
@@ -29,6 +32,7 @@ def show(outcome: Outcome, console: Console) -> None:
     for reason in outcome.verdict.reasons:
         console.print(f"  - {reason}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nReport        {REPORT}\nMLflow UI     amopo ui\nIts versions  amopo status", highlight=False)
+    console.print(f"Took          {used}", highlight=False)
 
 
 def comparison_table(comparison: Comparison, baseline: str) -> Table:
@@ -44,7 +48,7 @@ def comparison_table(comparison: Comparison, baseline: str) -> Table:
     return table
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def as_json(outcome: Outcome, used: Usage) -> dict[str, Any]:
     """The outcome in JSON's types."""
     measured, verdict = outcome.measured, outcome.verdict
     return {
@@ -53,6 +57,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "promoted": verdict.promote if verdict else None,
         "reasons": list(verdict.reasons) if verdict else [],
         "executed": list(outcome.executed),
+        "seconds": round(used.seconds, 1),
+        "largest_process_bytes": used.largest_process,
         "against_base": _numbers(measured.against_base) if measured else None,
         "against_champion": _numbers(measured.against_champion) if measured and measured.against_champion else None,
     }
