@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amopo_core.config import Dimension, FolderBase, HubBase, Params
+from amopo_core.config import FolderBase, HubBase, Params
 from amopo_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def make_base_policy(params: Params, out: Path) -> dict[str, Any]:
         case HubBase() as hub:
             return _copy(fetch(hub), out)
         case _:
-            return _make_playground_base(params, params.dimensions, out)
+            return _make_playground_base(params, out)
 
 
 def fetch(hub: HubBase) -> Path:
@@ -61,11 +60,11 @@ def _copy(folder: Path, out: Path) -> dict[str, Any]:
     return describe(policy)
 
 
-def _make_playground_base(params: Params, dimensions: Mapping[str, Dimension], out: Path) -> dict[str, Any]:
+def _make_playground_base(params: Params, out: Path) -> dict[str, Any]:
     from amopo_core.playground.base import make_base
     from amopo_core.policy import load_policy
 
-    report = make_base(params.playground, params.runtime, dimensions, out)
+    report = make_base(params.playground, params.runtime, out)
     return describe(load_policy(out)) | report
 
 

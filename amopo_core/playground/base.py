@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -32,6 +32,17 @@ ROPE_THETA = 100.0
 """Base of the rotary positions: a small one tells near positions well apart."""
 
 
+DIMENSIONS = {
+    name: Dimension(description=description, weight=1.0)
+    for name, description in (
+        ("helpfulness", "gives the extra help that the asker can use"),
+        ("correctness", "states the facts as they are"),
+        ("instruction_following", "keeps the format that was asked for"),
+    )
+}
+"""What the world is judged by, in words that so small a model must have read; params.yaml says the same."""
+
+
 class Text(NamedTuple):
     """A conversation before it is encoded."""
 
@@ -41,15 +52,13 @@ class Text(NamedTuple):
     response: str
 
 
-def make_base(
-    playground: Playground, runtime: Runtime, dimensions: Mapping[str, Dimension], out: Path
-) -> dict[str, Any]:
+def make_base(playground: Playground, runtime: Runtime, out: Path) -> dict[str, Any]:
     """Train the base policy and write it as a transformers folder; what it is made of comes back.
 
     Weights, order and texts come from `playground.seed`; `runtime.threads` decides the last bits.
     """
     quiet_transformers()
-    texts = list(conversations(playground, dimensions))
+    texts = list(conversations(playground))
     tokenizer = train_tokenizer(
         ("".join(text) for text in texts[:TOKENIZER_TEXTS]), playground.vocabulary, playground.context
     )
@@ -68,7 +77,7 @@ def make_base(
     return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "conversations": len(texts)}
 
 
-def conversations(playground: Playground, dimensions: Mapping[str, Dimension]) -> Iterator[Text]:
+def conversations(playground: Playground) -> Iterator[Text]:
     """What the base policy is made of, none of it held out: half of it is mediocre help, half is reading aloud.
 
     Reading aloud is what teaches so small a model, in so little time, to find a person in the notes.
@@ -80,13 +89,13 @@ def conversations(playground: Playground, dimensions: Mapping[str, Dimension]) -
             yield Text("", recitation_prompt(question.notes), recite(question.notes, rng))
         else:
             prompt = domain.template(rng, held_out=False).prompt(question)
-            yield Text(_instruction(dimensions, rng), prompt, write_response(question, draw_quality(rng), rng))
+            yield Text(_instruction(rng), prompt, write_response(question, draw_quality(rng), rng))
 
 
-def _instruction(dimensions: Mapping[str, Dimension], rng: Random) -> str:
+def _instruction(rng: Random) -> str:
     if rng.random() >= INSTRUCTED_SHARE:
         return ""
-    return instruction(rng.choice([GENERIC_VIEW, *dimensions]), rng.randint(1, 5), dimensions)
+    return instruction(rng.choice([GENERIC_VIEW, *DIMENSIONS]), rng.randint(1, 5), DIMENSIONS)
 
 
 def _encoded(encoder: ChatEncoder, text: Text) -> Conversation:

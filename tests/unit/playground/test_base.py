@@ -11,7 +11,7 @@ from amopo_core.config import read_params
 from amopo_core.evaluation.generation import generate
 from amopo_core.judges.playground import JUDGE
 from amopo_core.logps import pad_sequences, token_logps
-from amopo_core.playground.base import make_base
+from amopo_core.playground.base import DIMENSIONS, make_base
 from amopo_core.policy import Policy, load_policy
 
 TINY = {
@@ -30,17 +30,17 @@ MAKE_AGAIN = """
 import sys
 from pathlib import Path
 from amopo_core.config import Playground, read_params
-from amopo_core.playground.base import make_base
+from amopo_core.playground.base import DIMENSIONS, make_base
 
 params = read_params(Path("params.yaml"))
 runtime = params.runtime.model_copy(update={"threads": 1})
-make_base(Playground.model_validate_json(sys.argv[1]), runtime, params.dimensions, Path(sys.argv[2]))
+make_base(Playground.model_validate_json(sys.argv[1]), runtime, Path(sys.argv[2]))
 """
 
 
 def make(out: Path, **changed: int) -> Path:
     runtime = PARAMS.runtime.model_copy(update={"threads": 1})
-    make_base(PLAYGROUND.model_copy(update=changed), runtime, PARAMS.dimensions, out)
+    make_base(PLAYGROUND.model_copy(update=changed), runtime, out)
     return out
 
 
@@ -97,3 +97,7 @@ def test_greedy_generation_is_what_the_whole_text_predicts(policy: Policy):
     for token in generation.token_ids:
         assert policy.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax() == token
         ids.append(token)
+
+
+def test_the_shipped_views_speak_in_words_that_the_base_policy_has_read():
+    assert PARAMS.dimensions == DIMENSIONS

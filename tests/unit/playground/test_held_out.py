@@ -30,7 +30,7 @@ def phrases(prompt: str) -> set[str]:
 def test_no_fact_and_no_wording_of_a_held_out_prompt_is_seen_before(seed: int):
     playground = PARAMS.playground.model_copy(update={"seed": seed, "prompts": 300, "pretraining_conversations": 3000})
     seen = [f"{row['prompt']}\n{row['response']}" for row in feedback_rows(playground)]
-    seen += ["\n".join(text) for text in conversations(playground, PARAMS.dimensions)]
+    seen += ["\n".join(text) for text in conversations(playground)]
     held_out = [prompt[0]["content"] for prompt in JUDGE.prompts(playground, 300)]
     seen_facts = set().union(*map(facts, seen))
     held_out_facts = set().union(*map(facts, held_out))
