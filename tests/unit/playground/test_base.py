@@ -30,7 +30,7 @@ MAKE_AGAIN = """
 import sys
 from pathlib import Path
 from amopo_core.config import Playground, read_params
-from amopo_core.playground.base import DIMENSIONS, make_base
+from amopo_core.playground.base import make_base
 
 params = read_params(Path("params.yaml"))
 runtime = params.runtime.model_copy(update={"threads": 1})
