@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from amopo_core.atomic import replacing
 from amopo_core.batches import Batch, Collator, EncodedPairs, GlobalBatches, PairAt
 from amopo_core.encoding import EncodedPair
 from amopo_core.errors import UserError
@@ -195,9 +196,8 @@ class HistoryWriter(TrainerCallback):
         """Begin with what a resumed run had logged by its checkpoint."""
         self._started, self._first_step = time.monotonic(), state.global_step
         if state.is_world_process_zero:
-            beside = self.path.with_name(self.path.name + ".new")
-            beside.write_text("".join(map(history_line, state.log_history)), encoding="utf-8")
-            beside.replace(self.path)
+            with replacing(self.path) as file:
+                file.writelines(map(history_line, state.log_history))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Append the newest line."""

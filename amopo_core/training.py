@@ -22,11 +22,12 @@ from transformers.utils import logging as transformers_logging
 from amopo_core.atomic import replacing, write_json
 from amopo_core.batches import Collator, GlobalBatches
 from amopo_core.chat import ChatEncoder
-from amopo_core.config import Params, read_params
+from amopo_core.config import Params
 from amopo_core.data.tables import Pair, read_pairs
 from amopo_core.encoding import DroppedPair, EncodedPair, PairEncoder
 from amopo_core.errors import UserError
 from amopo_core.objective import PreferenceObjective
+from amopo_core.params_file import read_params
 from amopo_core.policy import Policy, load_policy
 from amopo_core.stages.command import EXIT_FAILED, EXIT_USER_ERROR, die_with_parent, is_full_disk
 from amopo_core.trainer import HistoryWriter, PreferenceTrainer, last_checkpoint, remove_torn_checkpoints

@@ -135,7 +135,7 @@ def make_base(rows: list[dict[str, Any]], workspace: Path, folder: Path, context
     from transformers import LlamaConfig
 
     from amopo_core.chat import ChatEncoder
-    from amopo_core.config import read_params
+    from amopo_core.params_file import read_params
     from amopo_core.playground.pretraining import Conversation, pretrain
     from amopo_core.playground.tokenizer import train_tokenizer
     from amopo_core.policy import Policy, save_policy

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amopo_core.atomic import write_json
-from amopo_core.config import Params, read_params
+from amopo_core.config import Params
 from amopo_core.data.batches import append_batch, read_batches
 from amopo_core.data.normalize import normalize
 from amopo_core.data.pairs import SplitPairs, is_conflicting, make_pairs
@@ -41,6 +41,7 @@ from amopo_core.evaluation.measurement import Measurement
 from amopo_core.evaluation.measuring import measure_folder
 from amopo_core.evaluation.report import health
 from amopo_core.judges.playground import JUDGE
+from amopo_core.params_file import read_params
 from amopo_core.playground.feedback import feedback_rows
 from amopo_core.promotion import decide
 

@@ -62,7 +62,7 @@ def demo(as_json: bool) -> None:
 
     Example: amopo demo
     """
-    from amopo_core.config import read_params
+    from amopo_core.params_file import read_params
     from tasks import git
 
     git.require_workspace()
@@ -87,10 +87,10 @@ def ingest(file: Path, source: str, as_json: bool) -> None:
 
     Example: amopo ingest ratings.jsonl --source support
     """
-    from amopo_core.config import read_params
     from amopo_core.data.batches import append_batch
     from amopo_core.data.describe import describe
     from amopo_core.data.reading import read_rows
+    from amopo_core.params_file import read_params
     from tasks import git
     from tasks.dvc_command import CHAMPION, FEEDBACK, add
     from tasks.no_champion import ensure_champion_folder
@@ -136,7 +136,7 @@ def retrain(assignments: tuple[str, ...], as_json: bool) -> None:
 
     Example: amopo retrain --set objective.beta=1.0
     """
-    from amopo_core.config import PARAMS_FILE, override
+    from amopo_core.params_file import PARAMS_FILE, override
     from tasks import git
 
     git.require_workspace()
@@ -187,7 +187,7 @@ def ui(port: int, as_json: bool) -> None:
 def _drop_playground_feedback() -> None:
     """Put the playground's feedback into the inbox; what was ingested before is found known there."""
     from amopo_core.atomic import replacing
-    from amopo_core.config import read_params
+    from amopo_core.params_file import read_params
     from amopo_core.playground.feedback import feedback_rows
     from tasks.inbox import INBOX
 

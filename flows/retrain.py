@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from amopo_core.config import read_params
+from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict
 from tasks import git, registry, tracking
 from tasks.champion import bring_champion

@@ -7,10 +7,10 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from amopo_core.config import read_params
 from amopo_core.data.batches import Batch, append_batch
 from amopo_core.data.reading import read_rows
 from amopo_core.errors import UserError
+from amopo_core.params_file import read_params
 from tasks.dvc_command import FEEDBACK
 
 INBOX = Path("data/inbox")

@@ -8,9 +8,9 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from amopo_core.config import read_params
 from amopo_core.evaluation.comparison import Comparison, compare
 from amopo_core.evaluation.measurement import read_measurement
+from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict, decide
 
 EVALUATION = Path("reports/evaluate")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from amopo_core.atomic import write_json
 from amopo_core.base_policy import make_base_policy
-from amopo_core.config import read_params
+from amopo_core.params_file import read_params
 from amopo_core.stages.command import exit_with, parse_paths
 
 

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amopo_core.atomic import replacing, write_json
-from amopo_core.config import Params, read_params
+from amopo_core.config import Params
 from amopo_core.data.tables import read_pairs
 from amopo_core.evaluation.comparison import available_metrics, compare
 from amopo_core.evaluation.judge import load_judge
 from amopo_core.evaluation.measurement import Measurement, write_measurement
 from amopo_core.evaluation.measuring import measure_folder
 from amopo_core.evaluation.report import BASE, CANDIDATE, comparison_numbers, markdown_report
+from amopo_core.params_file import read_params
 from amopo_core.pictures.comparison import draw_comparison
 from amopo_core.policy import check_policy_folder
 from amopo_core.stages.command import exit_with, parse_paths

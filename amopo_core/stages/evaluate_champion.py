@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amopo_core.atomic import write_json
-from amopo_core.config import Params, read_params
+from amopo_core.config import Params
 from amopo_core.data.tables import read_pairs
 from amopo_core.errors import UserError
 from amopo_core.evaluation.judge import load_judge
 from amopo_core.evaluation.measurement import Measurement, write_measurement
+from amopo_core.params_file import read_params
 from amopo_core.stages.command import exit_with, parse_paths
 
 

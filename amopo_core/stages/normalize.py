@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from amopo_core.atomic import replacing, write_json
-from amopo_core.config import read_params
 from amopo_core.data.batches import read_batches, undeclared_batches
 from amopo_core.data.normalize import Normalized, Quarantined, normalize
 from amopo_core.data.tables import write_rated
 from amopo_core.errors import UserError
+from amopo_core.params_file import read_params
 from amopo_core.stages.command import exit_with, parse_paths
 
 

@@ -8,10 +8,10 @@ from dataclasses import fields
 from typing import Any
 
 from amopo_core.atomic import write_json
-from amopo_core.config import read_params
 from amopo_core.data.pairs import SPLITS, Split, SplitPairs, make_pairs
 from amopo_core.data.tables import read_rated, write_pairs
 from amopo_core.errors import UserError
+from amopo_core.params_file import read_params
 from amopo_core.stages.command import exit_with, parse_paths
 
 

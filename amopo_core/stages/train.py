@@ -22,8 +22,9 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from amopo_core.config import Params, read_params
+from amopo_core.config import Params
 from amopo_core.errors import UserError
+from amopo_core.params_file import read_params
 from amopo_core.stages.command import (
     EXIT_FAILED,
     MESSAGE,

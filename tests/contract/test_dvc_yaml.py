@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from amopo_core.config import Params, read_params
+from amopo_core.config import Params
+from amopo_core.params_file import read_params
 from flows.retrain import AFTER_TRAINING, BEFORE_TRAINING, CANDIDATE
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from amopo_core.config import override
+from amopo_core.params_file import override
 
 ROOT = Path(__file__).parents[2]
 HISTORY = Path("reports/train/history.jsonl")

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from amopo_core.base_policy import make_base_policy
-from amopo_core.config import FolderBase, override, read_params
+from amopo_core.config import FolderBase
 from amopo_core.errors import UserError
+from amopo_core.params_file import override, read_params
 from amopo_core.policy import load_policy
 
 ROOT = Path(__file__).parents[2]

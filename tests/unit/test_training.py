@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from amopo_core.config import read_params
 from amopo_core.data.tables import Pair
 from amopo_core.errors import UserError
+from amopo_core.params_file import read_params
 from amopo_core.policy import load_policy
 from amopo_core.trainer import COMPLETE, checkpoint_folder, history_line, last_checkpoint
 from amopo_core.training import build_trainer, encode, write_reports

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from amopo_core.config import Params, read_params
+from amopo_core.config import Params
+from amopo_core.params_file import read_params
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from amopo_core.config import read_params
 from amopo_core.errors import UserError
 from amopo_core.evaluation.judge import load_judge
 from amopo_core.judges.playground import JUDGE
+from amopo_core.params_file import read_params
 from amopo_core.playground.domain import read_question
 
 PLAYGROUND = read_params(Path("params.yaml")).playground

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from amopo_core.chat import ChatEncoder
-from amopo_core.config import read_params
 from amopo_core.evaluation.generation import generate
 from amopo_core.judges.playground import JUDGE
 from amopo_core.logps import pad_sequences, token_logps
+from amopo_core.params_file import read_params
 from amopo_core.playground.base import DIMENSIONS, make_base
 from amopo_core.policy import Policy, load_policy
 
@@ -29,7 +29,8 @@ PLAYGROUND = PARAMS.playground.model_copy(update=TINY)
 MAKE_AGAIN = """
 import sys
 from pathlib import Path
-from amopo_core.config import Playground, read_params
+from amopo_core.config import Playground
+from amopo_core.params_file import read_params
 from amopo_core.playground.base import make_base
 
 params = read_params(Path("params.yaml"))

@@ -2,8 +2,9 @@ from pathlib import Path
 from random import Random
 from statistics import fmean
 
-from amopo_core.config import Playground, read_params
+from amopo_core.config import Playground
 from amopo_core.judges.playground import JUDGE
+from amopo_core.params_file import read_params
 from amopo_core.playground.feedback import SCALES, Rater, feedback_rows, make_raters
 
 PARAMS = read_params(Path("params.yaml"))

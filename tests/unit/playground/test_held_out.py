@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from amopo_core.config import read_params
 from amopo_core.judges.playground import JUDGE
+from amopo_core.params_file import read_params
 from amopo_core.playground.base import conversations
 from amopo_core.playground.domain import ACTIVITIES, NAMES, TIMES
 from amopo_core.playground.feedback import feedback_rows

@@ -14,8 +14,8 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from amopo_core.config import override
 from amopo_core.data.tables import Pair, write_pairs
+from amopo_core.params_file import override
 
 ROOT = Path(__file__).parents[3]
 DIMENSIONS = ["helpfulness", "correctness", "instruction_following"]

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from amopo_core.config import FolderBase, override, read_params
+from amopo_core.config import FolderBase
 from amopo_core.errors import UserError
+from amopo_core.params_file import override, read_params
 
 ROOT = Path(__file__).parents[2]
 
