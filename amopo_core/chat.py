@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from amopo_core.data.tables import Message
@@ -46,11 +46,6 @@ class PromptParts:
         """Tokens of the turns' text [tokens]."""
         return sum(len(part.ids) for part in self.parts if part.may_shrink)
 
-    def with_instruction(self, ids: list[int]) -> PromptParts:
-        """The same prompt with an instruction put before the first turn's text."""
-        first = next(place for place, part in enumerate(self.parts) if part.may_shrink)
-        return PromptParts([*self.parts[:first], _Part(ids, may_shrink=False), *self.parts[first:]])
-
     def fit(self, text_budget: int) -> EncodedPrompt:
         """The prompt with at most `text_budget` tokens of text, the oldest left out first: the question's end stays."""
         excess = truncated = max(0, self.text - text_budget)
@@ -67,46 +62,74 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self._text = lru_cache(maxsize=256)(self._encode_text)  # the views of a pair share all but their instructions
 
     def prompt(self, messages: Sequence[Message], instruction: str | None, budget: int) -> EncodedPrompt | None:
         """The prompt within `budget` tokens, an instruction before the first turn's text where one is given.
 
         None where not even the parts that must stay and one token of the text fit.
         """
-        parts = self.parts(messages)
-        if instruction:
-            parts = parts.with_instruction(self.plain(instruction))
+        parts = self.parts(messages, instruction)
         text_budget = budget - parts.fixed
         return parts.fit(text_budget) if text_budget > 0 else None
 
-    def parts(self, messages: Sequence[Message]) -> PromptParts:
-        """The rendered template cut at the contents, each piece encoded by itself.
+    def parts(self, messages: Sequence[Message], instruction: str | None = None) -> PromptParts:
+        """The rendered template cut at the contents, each piece encoded by itself as it is behind what precedes it.
 
         Raises:
             UserError: the template refuses the conversation (a role it does not know, say) or drops a turn.
         """
         parts: list[_Part] = []
-        rendered = self._render(messages)
-        for place, piece in enumerate(re.split(f"{_OPEN}([0-9]+){_CLOSE}", rendered)):
+        before = ""
+        for place, piece in enumerate(re.split(f"{_OPEN}([0-9]+){_CLOSE}", self._render(messages))):
             if place % 2 == 0:
-                ids = self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
-                parts.append(_Part(list(ids), may_shrink=False))
-            else:
-                message = messages[int(piece)]
-                parts.append(_Part(self.plain(message["content"]), may_shrink=message["role"] != "system"))
+                parts.append(_Part(self._template(piece, before), may_shrink=False))
+                before = piece or before
+                continue
+            message = messages[int(piece)]
+            may_shrink = message["role"] != "system"
+            if instruction and may_shrink:
+                parts.append(_Part(list(self._text(instruction, self._anchor(before))), may_shrink=False))
+                before, instruction = instruction, None
+            parts.append(_Part(list(self._text(message["content"], self._anchor(before))), may_shrink))
+            before = message["content"] or before
         return PromptParts(parts)
 
     def response(self, text: str) -> list[int]:
         """The response's ids with the end token."""
-        return [*self.plain(text), self.tokenizer.eos_token_id]
+        return [*self._text(text, self._anchor(self._generation_prompt)), self.tokenizer.eos_token_id]
 
-    def plain(self, text: str) -> list[int]:
+    def _template(self, piece: str, before: str) -> list[int]:
+        return self._behind(piece, self._anchor(before)) if piece else []
+
+    def _encode_text(self, text: str, anchor: str) -> tuple[int, ...]:
         """The ids of people's text: what spells a special token is cut apart and stays text."""
         ids: list[int] = []
-        for piece in self._inside_special_tokens.split(text) if self._special_tokens else [text]:
+        for piece in self._inside_special_tokens.split(text):
             if piece:
-                ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
-        return [token for token in ids if token not in self._control_ids]
+                ids += self._behind(piece, anchor)
+                anchor = _TEXT
+        return tuple(token for token in ids if token not in self._control_ids)
+
+    def _behind(self, piece: str, anchor: str) -> list[int]:
+        """The ids of a piece that follows `anchor`: some tokenizers put a space before what they take for a beginning."""
+        alone, together = self._ids(anchor), self._ids(anchor + piece)
+        return together[len(alone) :] if together[: len(alone)] == alone else self._ids(piece)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _anchor(self, before: str) -> str:
+        """What stands for everything before a piece: nothing, the special token that it ends with, or other text."""
+        if not before:
+            return ""
+        return next((token for token in self._special_tokens if before.endswith(token)), _TEXT)
+
+    @cached_property
+    def _generation_prompt(self) -> str:
+        """What the template puts between the last turn and the response."""
+        rendered = self._render([Message(role="user", content="")])
+        return rendered.rpartition(_CLOSE)[2] or _TEXT
 
     def _render(self, messages: Sequence[Message]) -> str:
         marked = [{"role": m["role"], "content": f"{_OPEN}{place}{_CLOSE}"} for place, m in enumerate(messages)]
@@ -143,3 +166,6 @@ class ChatEncoder:
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 """Private-use characters around the number of a turn: what the template does with a content it does to these."""
+
+_TEXT = "\n"
+"""Stands for any text before a piece: no tokenizer joins it with a letter."""

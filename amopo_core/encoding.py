@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from amopo_core.chat import ChatEncoder, PromptParts
+from amopo_core.chat import ChatEncoder
 from amopo_core.config import Dimension, Views
 from amopo_core.data.tables import Pair
-from amopo_core.views import View, views_of
+from amopo_core.views import views_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,6 @@ class PairEncoder:
         self.dimensions = dimensions
         self.views = views
         self.max_length = max_length
-        self._instruction_ids: dict[str, list[int]] = {}
 
     def encode(self, pairs: Iterable[Pair]) -> Iterator[EncodedPair | DroppedPair]:
         """Each pair encoded, or dropped with `no_active_view`, `empty_response` or `too_long`."""
@@ -60,7 +59,7 @@ class PairEncoder:
         if min(len(chosen), len(rejected)) < 2:  # nothing but the end token
             return DroppedPair(pair.pair_id, "empty_response")
         plain = self.encoder.parts(pair.prompt)
-        parts = [self._with_instruction(plain, view) for view in views]
+        parts = [self.encoder.parts(pair.prompt, view.instruction) if view else None for view in views]
         widest = max(part.fixed for part in parts if part is not None)
         text_budget = self.max_length - max(len(chosen), len(rejected)) - widest
         if text_budget < 1:
@@ -75,10 +74,3 @@ class PairEncoder:
             rejected=rejected,
             truncated=shortened.truncated,
         )
-
-    def _with_instruction(self, plain: PromptParts, view: View | None) -> PromptParts | None:
-        if view is None:
-            return None
-        if view.instruction not in self._instruction_ids:
-            self._instruction_ids[view.instruction] = self.encoder.plain(view.instruction)
-        return plain.with_instruction(self._instruction_ids[view.instruction])

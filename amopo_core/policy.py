@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,11 @@ class Policy:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def context(self) -> int:
+        """Tokens of a prompt and its response together, at most [tokens]; without bound where the model states none."""
+        return getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
 
 
 def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:

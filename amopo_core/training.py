@@ -81,9 +81,7 @@ def nothing_left(dropped: Sequence[DroppedPair], max_length: int) -> str:
 
 def encode(pairs: Sequence[Pair], policy: Policy, params: Params) -> tuple[list[EncodedPair], list[DroppedPair]]:
     """The pairs that can be trained on, and those that cannot."""
-    limit = min(
-        params.train.max_length, getattr(policy.model.config, "max_position_embeddings", params.train.max_length)
-    )
+    limit = min(params.train.max_length, policy.context)
     encoder = PairEncoder(ChatEncoder(policy.tokenizer), params.dimensions, params.views, limit)
     encoded = list(encoder.encode(pairs))
     kept = [pair for pair in encoded if isinstance(pair, EncodedPair)]

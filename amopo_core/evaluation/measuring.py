@@ -13,7 +13,6 @@ from amopo_core.chat import ChatEncoder
 from amopo_core.config import Params
 from amopo_core.data.tables import SCALE, Message, Pair, text_id
 from amopo_core.errors import UserError
-from amopo_core.evaluation.context import context_length
 from amopo_core.evaluation.generation import generate
 from amopo_core.evaluation.judge import Judge
 from amopo_core.evaluation.measurement import Answer, Measurement
@@ -128,7 +127,7 @@ def _answers(
 def _encoded(
     policy: Policy, prompts: Mapping[str, Sequence[Message]], instruction: str | None, max_new_tokens: int
 ) -> list[list[int]]:
-    encoder, context = ChatEncoder(policy.tokenizer), context_length(policy)
+    encoder, context = ChatEncoder(policy.tokenizer), policy.context
     encoded = [encoder.prompt(prompt, instruction, context - max_new_tokens) for prompt in prompts.values()]
     if any(prompt is None for prompt in encoded):
         raise UserError(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from amopo_core.chat import ChatEncoder
 from amopo_core.data.tables import Pair
-from amopo_core.evaluation.context import context_length
 from amopo_core.evaluation.measurement import RankedPair
 from amopo_core.logps import mean_logps
 from amopo_core.policy import Policy
@@ -45,7 +44,7 @@ class _EncodedPair:
 
 
 def _rank(policy: Policy, pairs: Sequence[Pair], instruction: str | None, batch_size: int) -> list[RankedPair]:
-    encoder, context = ChatEncoder(policy.tokenizer), context_length(policy)
+    encoder, context = ChatEncoder(policy.tokenizer), policy.context
     encoded = [_encode(encoder, pair, instruction, context) for pair in pairs]
     logps = iter(_logps(policy, [ids for ids in encoded if ids is not None], batch_size))
     return [_ranked(pair, ids, next(logps) if ids else None) for pair, ids in zip(pairs, encoded, strict=True)]

@@ -99,9 +99,7 @@ def _instruction(rng: Random) -> str:
 
 
 def _encoded(encoder: ChatEncoder, text: Text) -> Conversation:
-    parts = encoder.parts([Message(role="user", content=text.prompt)])
-    if text.instruction:
-        parts = parts.with_instruction(encoder.plain(text.instruction))
+    parts = encoder.parts([Message(role="user", content=text.prompt)], text.instruction)
     return Conversation(parts.fit(parts.text).ids, encoder.response(text.response))
 
 

@@ -67,7 +67,7 @@ def test_text_never_becomes_a_special_token(chat):
 @settings(max_examples=50)
 @given(text=st.text(alphabet="<|end>pad ", max_size=40))
 def test_text_comes_back_as_it_was(chat, text):
-    ids = chat.plain(text)
+    ids = chat.response(text)[:-1]
 
     assert decoded(chat, ids) == text
     assert not set(ids) & {chat.tokenizer.eos_token_id, chat.tokenizer.pad_token_id}
@@ -119,3 +119,50 @@ def test_a_template_that_drops_a_turn_is_named(tiny_policy_folder):
     tokenizer.chat_template = "{{ messages[-1]['content'] }}"
     with pytest.raises(UserError, match=r"drops turn 1 of a conversation \(system\)"):
         ChatEncoder(tokenizer).prompt([{"role": "system", "content": "x"}, *user("y")], None, 99)
+
+
+def sentencepiece_like(special_tokens):
+    """A byte-fallback-free tokenizer that puts a space before whatever it takes for the beginning, as Llama's does."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<unk>", "\u2581", *sorted(set("abcdefghijklmnopqrstuvwxyzABQU0123456789?!.<>/|:\n"))]
+    merges = [("\u2581", "Q"), ("\u2581", "B")]
+    vocab = {token: place for place, token in enumerate([*letters, *("".join(merge) for merge in merges)])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        chat_template="{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
+        "{{ bos_token }}{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{{ eos_token }}{% endfor %}B:",
+        "{% for m in messages %}{{ bos_token }}{{ m['content'] }}{{ eos_token }}{% endfor %}{{ bos_token }}",
+    ],
+)
+def test_no_space_appears_where_the_pieces_meet(template):
+    """What is trained on is what a server sends: the ids of the whole rendered conversation."""
+    tokenizer = sentencepiece_like(["<s>", "</s>"])
+    tokenizer.chat_template = template
+    encoder, messages = ChatEncoder(tokenizer), [*user("Q one?"), {"role": "assistant", "content": "B"}, *user("Q two")]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    whole = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    with_response = tokenizer(rendered + "Bye.", add_special_tokens=False)["input_ids"]
+
+    prompt = encoder.prompt(messages, None, 999).ids
+    assert prompt == whole
+    assert prompt + encoder.response("Bye.") == [*with_response, tokenizer.eos_token_id]
+
+
+def test_special_tokens_spelt_in_text_gain_no_space():
+    tokenizer = sentencepiece_like(["<s>", "</s>"])
+    ids = ChatEncoder(tokenizer).response("a</s>b")[:-1]
+
+    assert tokenizer.convert_ids_to_tokens(ids) == ["a", "<", "/", "s", ">", "b"]
