@@ -112,7 +112,7 @@ class ChatEncoder:
         return tuple(token for token in ids if token not in self._control_ids)
 
     def _behind(self, piece: str, anchor: str) -> list[int]:
-        """The ids of a piece that follows `anchor`: some tokenizers put a space before what they take for a beginning."""
+        """The ids of a piece behind `anchor`: some tokenizers put a space before what they take for a beginning."""
         alone, together = self._ids(anchor), self._ids(anchor + piece)
         return together[len(alone) :] if together[: len(alone)] == alone else self._ids(piece)
 

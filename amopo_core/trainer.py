@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from amopo_core.atomic import replacing
-from amopo_core.batches import Batch, Collator, EncodedPairs, GlobalBatches, PairAt
+from amopo_core.batches import Batch, Collator, EncodedPairs, GlobalBatches
 from amopo_core.encoding import EncodedPair
 from amopo_core.errors import UserError
 from amopo_core.logps import token_logps
@@ -110,15 +110,17 @@ class PreferenceTrainer(Trainer):
         return 0
 
     def _validation_batches(self) -> DataLoader[Any]:
-        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
-        pairs = len(self.eval_dataset)
-        own = [PairAt(index, 0, pairs, counts=True) for index in range(rank, pairs, ranks)]
-        size = self.batches.micro_batch_pairs
-        return DataLoader(
-            self.eval_dataset,
-            batch_sampler=[own[start : start + size] for start in range(0, len(own), size)],
-            collate_fn=self.data_collator,
+        """This rank's share of the validation pairs: as many micro-batches as any other rank's."""
+        shares = GlobalBatches(
+            pairs=len(self.eval_dataset),
+            batch_pairs=len(self.eval_dataset),
+            micro_batch_pairs=self.batches.micro_batch_pairs,
+            epochs=1,
+            seed=self.batches.seed,
+            rank=self.batches.rank,
+            ranks=self.batches.ranks,
         )
+        return DataLoader(self.eval_dataset, batch_sampler=shares, collate_fn=self.data_collator)
 
     def _reduce(self, sums: Tensor) -> Tensor:
         reduced: Tensor = self.accelerator.reduce(sums.to(self.args.device), reduction="sum")

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _leave(run: Path, message: str, status: int) -> int:
     shutil.rmtree(run / POLICY, ignore_errors=True)
-    write_json(run / FAILURE, {"message": message, "status": status})
+    with suppress(FileExistsError), (run / FAILURE).open("x", encoding="utf-8") as file:  # the first rank speaks for all
+        json.dump({"message": message, "status": status}, file)
     return status
 
 

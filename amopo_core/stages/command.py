@@ -52,8 +52,8 @@ def _show_progress() -> None:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a failure means that no more can be written."""
-    return _says(error, _FULL)
+    """Whether a failure means that no more can be written; torch's archive writer says only that a write fell short."""
+    return _says(error, _FULL) or "inline_container.cc" in str(error)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -92,9 +92,10 @@ def test_two_gloo_ranks_train_together_to_the_weights_of_one(workspace):
         assert_close(tensor, weights[name], rtol=0, atol=1e-5, msg=name)
 
 
-def test_a_full_disk_at_checkpoint_time_exits_1(workspace):
+@pytest.mark.parametrize("limit", [60_000, 150_000], ids=["the policy does not fit", "the optimizer does not fit"])
+def test_a_full_disk_at_checkpoint_time_exits_1(workspace, limit):
     def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # the policy alone is larger
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     stopped = run(workspace, preexec_fn=small_files)
 
@@ -102,6 +103,7 @@ def test_a_full_disk_at_checkpoint_time_exits_1(workspace):
     assert "the disk is full" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not (workspace / "policy").exists()
+    assert not list(workspace.glob(".amopo/checkpoints/*/checkpoints/*"))
 
 
 def test_ctrl_c_exits_130(workspace):
