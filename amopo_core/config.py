@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 GENERIC_VIEW = "all_dimensions"
 """The name of the view that names every dimension and no score."""
 
 
-class Section(BaseModel):
-    """A section of params.yaml: immutable, and a key that is not declared is refused."""
+def misfit(said: str, *keys: str) -> PydanticCustomError:
+    """The error of a value that does not fit the others; `keys` lead from the section that is checked to the value."""
+    return PydanticCustomError("misfit", "{said}", {"said": said, "keys": keys})
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+class Section(BaseModel):
+    """A section of params.yaml: immutable; keys not declared, values of another type, infinity and NaN are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Runtime(Section):
@@ -40,7 +48,7 @@ class Score(Section):
 
     field: str = Field(min_length=1)
     """Field of the row (of the response, where a row is a pair); dots walk into objects: `scores.helpfulness`."""
-    scale: tuple[float, float]
+    scale: tuple[float, float] = Field(strict=False)  # a list, where Python would want a tuple
     """Lowest and highest possible score, declared and never guessed from the rows."""
     higher_is_better: bool = True
     """False turns the scale around."""
@@ -48,8 +56,8 @@ class Score(Section):
     @model_validator(mode="after")
     def _range(self) -> Score:
         low, high = self.scale
-        if not (low < high and abs(low) != float("inf") and abs(high) != float("inf")):
-            raise ValueError(f"scale is [{low}, {high}]; expected [lowest, highest] with lowest < highest")
+        if low >= high:
+            raise misfit(f"it is [{low}, {high}]; expected [lowest, highest] with lowest < highest", "scale")
         return self
 
 
@@ -91,7 +99,7 @@ class Pairs(Section):
     @model_validator(mode="after")
     def _shares(self) -> Pairs:
         if self.validation_share + self.test_share >= 1:
-            raise ValueError("validation_share + test_share leave nothing to train on; their sum must be below 1")
+            raise misfit("validation_share + test_share leave nothing to train on; their sum must be below 1")
         return self
 
 
@@ -268,40 +276,52 @@ class Params(Section):
         return ((GENERIC_VIEW,) if self.views.generic else ()) + tuple(self.dimensions)
 
     @model_validator(mode="after")
-    def _names(self) -> Params:
-        """Every dimension or view that is named somewhere must be declared."""
+    def _fits(self) -> Params:
+        """What holds between sections: what is named is declared, and weights leave something to weigh."""
         if GENERIC_VIEW in self.dimensions:
-            raise ValueError(f"dimensions.{GENERIC_VIEW}: the name belongs to the generic view; choose another")
-        known = {f"dimensions: {', '.join(self.dimensions)}": set(self.dimensions)}
-        views = {f"views: {', '.join(self.view_names)}": set(self.view_names)}
-        named: list[tuple[str, Sequence[str], dict[str, set[str]]]] = [
-            ("promotion.weights", list(self.promotion.weights), known),
-            ("promotion.tolerance", list(self.promotion.tolerance), known),
-            ("objective.fixed_weights", list(self.objective.fixed_weights), views),
-            *((f"sources.{name}.scores", list(source.scores), known) for name, source in self.sources.items()),
-        ]
-        for key, names, declared in named:
-            [(said, allowed)] = declared.items()
-            for name in names:
-                if name not in allowed:
-                    raise ValueError(f"{key}.{name}: not among the declared {said}")
-        if sum(dimension.weight for dimension in self.dimensions.values()) == 0:
-            raise ValueError("dimensions: every weight is 0; expected at least one above")
-        if sum(self.promotion.weights.get(name, 1.0) for name in self.dimensions) == 0:
-            raise ValueError("promotion.weights: every weight is 0; at least one must be above")
-        if self.objective.weighting == "fixed" and set(self.objective.fixed_weights) != set(self.view_names):
-            raise ValueError(
-                f"objective.fixed_weights: weighting `fixed` needs one for each of {', '.join(self.view_names)}"
-            )
+            raise misfit("the name belongs to the generic view; choose another", "dimensions", GENERIC_VIEW)
+        self._check_names()
+        self._check_weights()
         self._check_prompt_view()
         return self
+
+    def _check_names(self) -> None:
+        """Every dimension or view that is named somewhere must be declared."""
+        _check_declared(self.promotion.weights, "dimensions", self.dimensions, "promotion", "weights")
+        _check_declared(self.promotion.tolerance, "dimensions", self.dimensions, "promotion", "tolerance")
+        _check_declared(self.objective.fixed_weights, "views", self.view_names, "objective", "fixed_weights")
+        for name, source in self.sources.items():
+            _check_declared(source.scores, "dimensions", self.dimensions, "sources", name, "scores")
+
+    def _check_weights(self) -> None:
+        if not any(dimension.weight for dimension in self.dimensions.values()):
+            raise misfit("every weight is 0; at least one must be above", "dimensions")
+        if not any(self.promotion.weights.get(name, 1.0) for name in self.dimensions):
+            raise misfit("every weight is 0; at least one must be above", "promotion", "weights")
+        if self.objective.weighting == "fixed":
+            self._check_fixed_weights()
+
+    def _check_fixed_weights(self) -> None:
+        weights = self.objective.fixed_weights
+        if set(weights) != set(self.view_names):
+            said = f"weighting `fixed` needs one for each of {', '.join(self.view_names)}"
+            raise misfit(said, "objective", "fixed_weights")
+        if not any(weights.values()):
+            raise misfit("every weight is 0; at least one must be above", "objective", "fixed_weights")
 
     def _check_prompt_view(self) -> None:
         view = self.evaluation.prompt_view
         dimension, _, score = view.partition("@")
         if view in ("plain", GENERIC_VIEW) or (dimension in self.dimensions and score in ("1", "2", "3", "4", "5")):
             return
-        raise ValueError(
-            f"evaluation.prompt_view: {view!r} is none of `plain`, `{GENERIC_VIEW}`, `DIMENSION@SCORE` with a dimension"
+        said = (
+            f"{view!r} is none of `plain`, `{GENERIC_VIEW}`, `DIMENSION@SCORE` with a dimension"
             f" of {', '.join(self.dimensions)} and a score of 1 to 5"
         )
+        raise misfit(said, "evaluation", "prompt_view")
+
+
+def _check_declared(names: Iterable[str], kind: str, declared: Collection[str], *keys: str) -> None:
+    for name in names:
+        if name not in declared:
+            raise misfit(f"not among the declared {kind}: {', '.join(declared)}", *keys, name)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
 
 from amopo_core.atomic import replacing
 from amopo_core.config import Params
@@ -21,94 +22,135 @@ from amopo_core.errors import UserError, located
 PARAMS_FILE = Path("params.yaml")
 
 
+class _NotYaml(Exception):
+    """Text that YAML cannot read: the 1-based line, 0 where it is not known, and what is wrong there."""
+
+    def __init__(self, line: int, said: str) -> None:
+        super().__init__(said)
+        self.line, self.said = line, said
+
+
 def read_params(path: Path = PARAMS_FILE) -> Params:
     """The parameters of a file.
 
     Raises:
         UserError: with file, line, key and the line's content for every key that is misspelt, missing or ill-typed.
     """
-    return _validated(_parsed(path, _text(path)), path, _text(path))
+    text = _text(path)
+    return _validated(_parsed(path, text), path, text)
 
 
 def override(path: Path, assignments: Sequence[str]) -> Params:
-    """Write `section.key=value` assignments into a parameter file, all of them or none; comments and layout stay.
+    """Write `section.key=value` assignments into a parameter file, all of them or none; comments and line ends stay.
 
-    Values are read as YAML. Nothing is written unless the whole result is valid.
+    Values are read as YAML. Nothing is written unless the whole result is valid; without assignments, nothing ever.
 
     Raises:
         UserError: an assignment without `=`, a key that does not exist, or a result that is not valid.
     """
+    if not assignments:
+        return read_params(path)
     text = _text(path)
     document = _parsed(path, text)
     for assignment in assignments:
         _assign(document, assignment)
-    buffer = StringIO()
-    _yaml().dump(document, buffer)
-    changed = buffer.getvalue()
+    changed = _dumped(document)
     params = _validated(_parsed(path, changed), path, changed)
-    if changed != text:
-        with replacing(path) as file:
-            file.write(changed)
+    if "\r\n" in text:
+        changed = changed.replace("\n", "\r\n")
+    with replacing(path) as file:
+        file.write(changed)
     return params
 
 
 def _yaml() -> YAML:
     yaml = YAML()
-    yaml.width = 120
+    yaml.width = 1 << 30  # long lines stay long
     yaml.preserve_quotes = True
     yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
 
 
 def _text(path: Path) -> str:
+    """The file's text with its line ends as they are."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise UserError(
             f"{path} is not here; run this in the project's folder, or bring the file back with git"
         ) from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; move it away and bring the file back with git") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
 def _parsed(path: Path, text: str) -> CommentedMap:
     try:
-        document = _yaml().load(text)
-    except MarkedYAMLError as error:
-        line = (error.problem_mark.line if error.problem_mark else 0) + 1
-        raise located(path, line, f"not YAML: {error.problem}") from None
+        document = _loaded(text)
+    except _NotYaml as error:
+        said = f"not YAML: {error.said}"
+        raise (located(path, error.line, said) if error.line else UserError(f"{path}: {said}")) from None
     if not isinstance(document, CommentedMap):
         raise UserError(f"{path} holds no sections; bring the file back with git")
     return document
 
 
+def _loaded(text: str) -> Any:
+    try:
+        return _yaml().load(text.replace("\r\n", "\n"))
+    except MarkedYAMLError as error:
+        raise _NotYaml((error.problem_mark.line if error.problem_mark else 0) + 1, str(error.problem)) from None
+    except ReaderError as error:
+        line = text.replace("\r\n", "\n").count("\n", 0, error.position) + 1
+        raise _NotYaml(line, f"the control character U+{error.character:04X}; remove it") from None
+    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        # What looks like a date and is none, what its tag does not fit, what is nested without end.
+        raise _NotYaml(0, f"a value cannot be read: {error}") from None
+
+
+def _dumped(document: CommentedMap) -> str:
+    buffer = StringIO()
+    _yaml().dump(document, buffer)
+    return buffer.getvalue()
+
+
 def _validated(document: CommentedMap, path: Path, text: str) -> Params:
     try:
-        return Params.model_validate_json(json.dumps(document), strict=True)
+        return Params.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(document, path, text.splitlines(), dict(details)) for details in error.errors()]
+        problems = [_problem(document, path, text.splitlines(), details) for details in error.errors()]
         raise UserError("\n".join(problems)) from None
 
 
-def _problem(document: CommentedMap, path: Path, lines: list[str], details: Mapping[str, Any]) -> str:
+def _problem(document: CommentedMap, path: Path, lines: Sequence[str], details: ErrorDetails) -> str:
     """One line for one mistake: file, line, key, what is wrong, what stands there."""
-    keys = [str(key) for place, key in enumerate(details["loc"]) if place == 0 or key not in _TAGS]
-    said = str(details["msg"]).removeprefix("Value error, ")
-    if not keys:  # a check across sections begins its message with the key
-        name, _, said = said.partition(": ")
-        keys = name.split(".")
+    keys, line = _place(document, (*details["loc"], *details.get("ctx", {}).get("keys", ())))
+    said = details["msg"]
     if details["type"] == "extra_forbidden":
         said = f"no such key{_nearest(keys)}"
     if details["type"] == "missing":
         said = "this key is missing"
-    line = _line_of(document, keys)
     place = f"{path}:{line}: " if line else f"{path}: "
-    content = f"   (line: {lines[line - 1].strip()})" if line and line <= len(lines) else ""
+    content = f"   (line: {lines[line - 1].strip()})" if line else ""
     return f"{place}{'.'.join(keys)}: {said}{content}"
 
 
-_TAGS = ("[key]", "playground", "folder", "hub")
-"""What pydantic puts into the place of a mistake without it being a key of the file."""
+def _place(document: CommentedMap, loc: Sequence[str | int]) -> tuple[list[str], int]:
+    """The keys that lead to a mistake, and the 1-based line of the deepest one that exists; 0 where none does.
+
+    Left out is what pydantic adds and no key says: the kind of a base within `base`, `[key]` behind a key.
+    """
+    keys, line, here = [], 0, document
+    for depth, part in enumerate(loc, start=1):
+        if isinstance(here, CommentedMap) and part in here:
+            line, here = here.lc.key(part)[0] + 1, here[part]
+        elif isinstance(here, CommentedSeq) and isinstance(part, int) and part < len(here):
+            line, here = here.lc.item(part)[0] + 1, here[part]
+        elif depth < len(loc) or part == "[key]":
+            continue
+        keys.append(str(part))
+    return keys, line
 
 
 def _nearest(keys: Sequence[str]) -> str:
@@ -119,17 +161,6 @@ def _nearest(keys: Sequence[str]) -> str:
         fields = getattr(annotation, "model_fields", {})
     near = get_close_matches(str(keys[-1]), list(fields), n=1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _line_of(document: Any, keys: Sequence[str]) -> int:
-    """The 1-based line of the deepest key that exists; 0 where none does."""
-    line, here = 0, document
-    for key in keys:
-        if not isinstance(here, CommentedMap) or key not in here:
-            break
-        line = here.lc.key(key)[0] + 1
-        here = here[key]
-    return line
 
 
 def _assign(document: CommentedMap, assignment: str) -> None:
@@ -145,6 +176,6 @@ def _assign(document: CommentedMap, assignment: str) -> None:
     if not isinstance(here, CommentedMap):
         raise UserError(f"--set {assignment}: `{'.'.join(parents)}` holds a value, not keys")
     try:
-        here[last] = _yaml().load(value)
-    except MarkedYAMLError as error:
-        raise UserError(f"--set {assignment}: the value is not YAML: {error.problem}") from None
+        here[last] = _loaded(value)
+    except _NotYaml as error:
+        raise UserError(f"--set {assignment}: the value is not YAML: {error.said}") from None
