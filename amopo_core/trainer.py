@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import sys
 import time
 from collections import defaultdict
@@ -24,10 +23,9 @@ from amopo_core.errors import UserError
 from amopo_core.logps import token_logps
 from amopo_core.objective import ObjectiveResult, PreferenceObjective
 from amopo_core.policy import Policy
+from amopo_core.run_folder import COMPLETE, checkpoint_folder
 
 VALIDATION = "validation/"
-COMPLETE = "complete"
-"""Name of the file that a checkpoint gets last: a folder without it was torn by a crash."""
 
 
 class PreferenceTrainer(Trainer):
@@ -225,21 +223,3 @@ def history_line(row: Mapping[str, float]) -> str:
     """One line of history.jsonl: the step first, the rest by name, 8 significant digits."""
     rest = {name: float(f"{value:.8g}") for name, value in sorted(row.items()) if name != "step"}
     return json.dumps({"step": row["step"]} | rest) + "\n"
-
-
-def checkpoint_folder(checkpoints: Path, step: int) -> Path:
-    """Where transformers.Trainer puts the checkpoint of a step."""
-    return checkpoints / f"checkpoint-{step}"
-
-
-def remove_torn_checkpoints(checkpoints: Path) -> None:
-    """Remove what a full disk left half-written, which frees the room to say so."""
-    for folder in checkpoints.glob("checkpoint-*"):
-        if not (folder / COMPLETE).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint; one that a crash tore is passed over."""
-    whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -30,17 +30,17 @@ from amopo_core.errors import UserError
 from amopo_core.objective import PreferenceObjective
 from amopo_core.params_file import read_params
 from amopo_core.policy import Policy, load_policy
-from amopo_core.stages.command import EXIT_FAILED, EXIT_USER_ERROR, die_with_parent, is_full_disk
-from amopo_core.trainer import HistoryWriter, PreferenceTrainer, last_checkpoint, remove_torn_checkpoints
-
-FAILURE, CHECKPOINTS, POLICY, SUMMARY, DROPPED = (
-    "failure.json",
-    "checkpoints",
-    "policy",
-    "summary.json",
-    "dropped.jsonl",
+from amopo_core.run_folder import (
+    CHECKPOINTS,
+    DROPPED,
+    FAILURE,
+    POLICY,
+    SUMMARY,
+    last_checkpoint,
+    remove_torn_checkpoints,
 )
-"""What a run folder holds."""
+from amopo_core.stages.command import EXIT_FAILED, EXIT_USER_ERROR, die_with_parent, is_full_disk
+from amopo_core.trainer import HistoryWriter, PreferenceTrainer
 
 
 def train_policy(params: Params, *, pairs: Path, base: Path, run: Path, history: Path, ranks: int) -> None:
@@ -63,7 +63,7 @@ def train_policy(params: Params, *, pairs: Path, base: Path, run: Path, history:
     trainer.add_callback(HistoryWriter(history))
     checkpoint = last_checkpoint(run / CHECKPOINTS)
     if checkpoint and trainer.is_world_process_zero():
-        sys.stderr.write(f"train: going on from {checkpoint.name}\n")
+        sys.stderr.write(f"train: going on from {checkpoint.name} of {trainer.batches.steps}\n")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save(trainer, policy, run)
     if trainer.is_world_process_zero():
@@ -215,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _leave(run: Path, message: str, status: int) -> int:
     shutil.rmtree(run / POLICY, ignore_errors=True)
-    with suppress(FileExistsError), (run / FAILURE).open("x", encoding="utf-8") as file:  # the first rank speaks for all
+    failure = run / FAILURE
+    with suppress(FileExistsError), failure.open("x", encoding="utf-8") as file:  # one rank speaks for all
         json.dump({"message": message, "status": status}, file)
     return status
 

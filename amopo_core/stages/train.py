@@ -4,7 +4,8 @@ Example: python -m amopo_core.stages.train --pairs data/pairs --base models/base
     --report reports/train
 
 AMOPO_LAUNCH names the accelerate launch file (default configs/accelerate/cpu.yaml). Checkpoints lie in
-.amopo/checkpoints under the digest of what decides the result, so that the same command goes on after a crash.
+.amopo/checkpoints under the digest of what decides the result, so that the same command goes on after a crash; the last
+one stays until another run is done, so remove it to train the same once more.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from amopo_core.config import Params
 from amopo_core.errors import UserError
 from amopo_core.params_file import read_params
+from amopo_core.run_folder import DROPPED, FAILURE, POLICY, SUMMARY, mark_published, run_folder
 from amopo_core.stages.command import (
     EXIT_FAILED,
     MESSAGE,
@@ -33,7 +33,6 @@ from amopo_core.stages.command import (
     parse_paths,
 )
 
-RUNS = Path(".amopo/checkpoints")
 DEFAULT_LAUNCH = Path("configs/accelerate/cpu.yaml")
 GRACE_SECONDS = 30
 
@@ -44,14 +43,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = read_params()
     launch = Path(os.environ.get("AMOPO_LAUNCH", DEFAULT_LAUNCH))
     ranks = ranks_of(launch)
-    run = RUNS / digest(params, [args.pairs, args.base], ranks)
+    run = run_folder(params, [args.pairs, args.base], ranks)
     for folder in (run, args.report):
         folder.mkdir(parents=True, exist_ok=True)
     history = args.report / "history.jsonl"
     inputs = ["--pairs", args.pairs, "--base", args.base, "--run", run, "--history", history, "--ranks", ranks]
     run_ranks(launch, params.runtime.threads, [str(value) for value in inputs], run)
     publish(run, args.policy, args.report)
-    draw(args.report)
 
 
 def ranks_of(launch: Path) -> int:
@@ -65,24 +63,9 @@ def ranks_of(launch: Path) -> int:
     return int(ranks)
 
 
-def digest(params: Params, folders: Sequence[Path], ranks: int) -> str:
-    """Names a run by what decides its result: parameters, data, starting policy and number of ranks."""
-    sections = {"runtime", "dimensions", "views", "objective", "train"}
-    state = sha256(json.dumps([params.model_dump(mode="json", include=sections), ranks]).encode())
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not here; the stage before this one makes it: run `dvc repro`")
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            state.update(f"{path.relative_to(folder)}\n".encode())
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    state.update(block)
-    return state.hexdigest()[:16]
-
-
 def run_ranks(launch: Path, threads: int, inputs: Sequence[str], run: Path) -> None:
     """Run the ranks through accelerate; end as they do."""
-    failure = run / "failure.json"
+    failure = run / FAILURE
     failure.unlink(missing_ok=True)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
     command = [*launcher, "--num_cpu_threads_per_process", str(threads), "-m", "amopo_core.training", *inputs]
@@ -115,13 +98,14 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def publish(run: Path, policy: Path, report: Path) -> None:
-    """Move the policy and the reports to their places; the checkpoints have served."""
+    """Draw the pictures, then put the policy and the reports in their places."""
+    draw(report)
     shutil.rmtree(policy, ignore_errors=True)
     policy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(run / "policy", policy)
-    for name in ("summary.json", "dropped.jsonl"):
+    shutil.move(run / POLICY, policy)
+    for name in (SUMMARY, DROPPED):
         shutil.move(run / name, report / name)
-    shutil.rmtree(run)
+    mark_published(run)
 
 
 def draw(report: Path) -> None:

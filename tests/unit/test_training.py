@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ from torch.testing import assert_close
 
 from amopo_core.data.tables import Pair
 from amopo_core.errors import UserError
+from amopo_core.logps import pad_sequences, token_logps
+from amopo_core.loss import PairwiseLoss
+from amopo_core.objective import ObjectiveResult
 from amopo_core.params_file import read_params
 from amopo_core.policy import load_policy
-from amopo_core.trainer import COMPLETE, checkpoint_folder, history_line, last_checkpoint
+from amopo_core.run_folder import COMPLETE, checkpoint_folder, last_checkpoint
+from amopo_core.trainer import ViewSums, history_line
 from amopo_core.training import build_trainer, encode, write_reports
 
 PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
@@ -138,3 +143,61 @@ def test_what_was_dropped_is_counted_and_listed(tiny_policy_folder, tmp_path):
 
     assert (summary["pairs"], summary["dropped"], summary["active_view_share"]) == (3, {"too_long": 1}, 1.0)
     assert (tmp_path / "dropped.jsonl").read_text() == '{"pair_id": "long", "reason": "too_long"}\n'
+
+
+class PlacesOfLogits(torch.nn.Module):
+    """Uniform logits over 10 tokens at the positions that were asked for; remembers how many."""
+
+    def forward(self, input_ids, logits_to_keep, **_):
+        self.kept = logits_to_keep
+        return SimpleNamespace(logits=torch.zeros(len(input_ids), logits_to_keep, 10))
+
+
+def test_the_head_runs_on_response_positions_only():
+    """A prompt of 50 tokens and responses of 3: the published code makes logits of every padded position."""
+    model = PlacesOfLogits()
+    logps = token_logps(model, pad_sequences([[1] * 50, [1] * 9], [[2, 3, 4], [5]]))
+
+    assert model.kept == 4
+    assert logps.tolist() == [pytest.approx([-2.302585] * 3), pytest.approx([0, 0, -2.302585])]
+
+
+def test_what_is_logged_is_the_mean_over_the_pairs_not_the_last_one():
+    """Two views of two pairs and a filler: margins 1 and 3 -> 2; -1 alone, its other pair inactive -> -1."""
+    active = torch.tensor([[True, True, True], [True, False, True]])
+    chosen = torch.tensor([[2.0, 3.0, 9.0], [0.0, 5.0, 9.0]])
+    rejected = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    weights = torch.tensor([[0.6, 1.0, 0.5], [0.4, 0.0, 0.5]])
+    pairwise = PairwiseLoss(torch.zeros(2, 3), chosen, rejected)
+    result = ObjectiveResult(torch.tensor([1.0, 2.0, 100.0]), weights, pairwise, torch.zeros(2, 3, 2))
+    sums = ViewSums(["a", "b"])
+    sums.add(result, SimpleNamespace(active_VB=active, counts_B=torch.tensor([1.0, 1.0, 0.0])))
+    means = sums.means(lambda values: values)
+
+    assert means["loss"] == pytest.approx(1.5)
+    assert (means["rewards/margins/a"], means["rewards/margins/b"]) == pytest.approx((2.0, -1.0))
+    assert (means["rewards/accuracies/a"], means["rewards/accuracies/b"]) == pytest.approx((1.0, 0.0))
+    assert (means["weights/a"], means["weights/b"]) == pytest.approx((0.8, 0.4))
+
+
+def test_validation_draws_nothing(tiny_policy_folder, tmp_path):
+    """Other draws train other weights, but say the same of the same weights."""
+    losses = []
+    for seed in (0, 1):
+        params = small_params()
+        params = params.model_copy(update={"runtime": params.runtime.model_copy(update={"seed": seed})})
+        policy = load_policy(tiny_policy_folder, dtype=torch.float64)
+        pairs, _ = encode(make_pairs(6), policy, params)
+        trainer = build_trainer(params, policy, pairs, pairs, output=tmp_path / str(seed), ranks=1)
+        losses.append(trainer.evaluate()["validation/loss"])
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def test_prompts_that_were_shortened_are_counted(tiny_policy_folder, tmp_path):
+    params, policy = small_params(max_length=120), load_policy(tiny_policy_folder)
+    long = [dataclasses.replace(pair, prompt=[{"role": "user", "content": "?" * 300}]) for pair in make_pairs(2)]
+    kept, dropped = encode([*long, *make_pairs(3)], policy, params)
+    write_reports(tmp_path, kept, dropped, steps=1, ranks=1)
+
+    assert '"pairs_truncated": 2,' in (tmp_path / "summary.json").read_text()

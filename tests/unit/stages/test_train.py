@@ -39,6 +39,14 @@ def digest(path):
     return sha256(path.read_bytes()).hexdigest()
 
 
+def make_pairs():
+    scores = [dict.fromkeys(DIMENSIONS, score) for score in (5.0, 2.0)]
+    return [
+        Pair(f"pair {i}", f"q{i}", [{"role": "user", "content": f"{i}?"}], f"yes {i}", "no" * (i % 3 + 1), *scores)
+        for i in range(26)
+    ]
+
+
 @pytest.fixture
 def workspace(tiny_policy_folder, tmp_path):
     """22 training pairs, 4 epochs of 6 steps, a checkpoint every 5 steps."""
@@ -46,11 +54,7 @@ def workspace(tiny_policy_folder, tmp_path):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     override(tmp_path / "params.yaml", SETTINGS)
-    scores = [dict.fromkeys(DIMENSIONS, score) for score in (5.0, 2.0)]
-    pairs = [
-        Pair(f"pair {i}", f"q{i}", [{"role": "user", "content": f"{i}?"}], f"yes {i}", "no" * (i % 3 + 1), *scores)
-        for i in range(26)
-    ]
+    pairs = make_pairs()
     write_pairs(tmp_path / "pairs" / "train.parquet", pairs[:22], DIMENSIONS)
     write_pairs(tmp_path / "pairs" / "validation.parquet", pairs[22:], DIMENSIONS)
     return tmp_path
@@ -77,7 +81,38 @@ def test_killed_in_training_the_same_command_goes_on_to_the_same_bytes(workspace
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from checkpoint-" in resumed.stderr
     assert {name: digest(workspace / name) for name in outputs} == expected
-    assert not list(workspace.glob(".amopo/checkpoints/*"))
+    assert not list(workspace.glob(".amopo/checkpoints/*/policy"))
+
+
+def test_stopped_between_the_policy_and_its_record_nothing_is_trained_again(workspace):
+    """DVC removes the outputs of a stage that it has not recorded; the last checkpoint gives the same bytes at once."""
+    assert run(workspace).returncode == 0
+    outputs = [workspace / "policy" / "model.safetensors", workspace / "report" / "history.jsonl"]
+    expected = [digest(path) for path in outputs]
+    shutil.rmtree(workspace / "policy")
+    shutil.rmtree(workspace / "report")
+    again = run(workspace)
+
+    assert "going on from checkpoint-24 of 24" in again.stderr
+    assert "train: step" not in again.stderr
+    assert [digest(path) for path in outputs] == expected
+
+
+def test_other_parameters_begin_anew_and_remove_the_finished_run(workspace):
+    assert run(workspace).returncode == 0
+    override(workspace / "params.yaml", ["train.learning_rate=0.1"])
+    other = run(workspace)
+
+    assert "going on" not in other.stderr
+    assert len(list(workspace.glob(".amopo/checkpoints/*"))) == 1
+
+
+def test_fewer_validation_pairs_than_ranks(workspace):
+    write_pairs(workspace / "pairs" / "validation.parquet", make_pairs()[:1], DIMENSIONS)
+    two = run(workspace, launch="cpu-two-ranks.yaml", timeout=120)
+
+    assert two.returncode == 0, two.stderr
+    assert "validation/loss" in (workspace / "report" / "history.jsonl").read_text()
 
 
 def test_two_gloo_ranks_train_together_to_the_weights_of_one(workspace):
