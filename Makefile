@@ -30,5 +30,6 @@ test: lint  ## lint, then every test, a real run of the flow in a temporary clon
 bench-playground: setup  ## five seeds and three controls, as the README shows them
 	$(BIN)/python bench/playground.py
 
-bench-feedback: setup  ## make bench-feedback FEEDBACK=file MODEL=folder: reward accuracy before and after
-	$(BIN)/python bench/feedback.py --feedback "$(FEEDBACK)" --model "$(MODEL)"
+bench-feedback: setup  ## FEEDBACK=file MODEL=folder or made [SCALE="1 5"] [CONTEXT=512]: reward accuracy before and after
+	$(BIN)/python bench/feedback.py --feedback "$(FEEDBACK)" --model "$(MODEL)" \
+		$(if $(SCALE),--scale $(SCALE)) $(if $(CONTEXT),--context $(CONTEXT))

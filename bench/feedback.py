@@ -3,7 +3,7 @@
 A temporary clone ingests the file, trains, evaluates and registers a model; nothing here is left behind.
 
 Examples:
-    make bench-feedback FEEDBACK=ratings.jsonl MODEL=checkpoints/small
+    make bench-feedback FEEDBACK=ratings.jsonl MODEL=checkpoints/small SCALE="1 5"
     make bench-feedback FEEDBACK=ratings.jsonl MODEL=made CONTEXT=2560
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
         scale = args.scale or seen_scale(scores)
         say(
             f"scale {scale[0]:g} to {scale[1]:g}"
-            + ("" if args.scale else ", from the rows: give --scale to declare it")
+            + ("" if args.scale else ", the whole numbers around what the rows hold: SCALE=\"low high\" declares another")
         )
         describe_source(workspace, list(scores), scale, args)
         model = args.model
