@@ -136,7 +136,7 @@ def _problem(document: CommentedMap, path: Path, lines: Sequence[str], details: 
     return f"{place}{'.'.join(keys)}: {said}{content}"
 
 
-def _place(document: CommentedMap, loc: Sequence[str | int]) -> tuple[list[str], int]:
+def _place(document: Any, loc: Sequence[str | int]) -> tuple[list[str], int]:
     """The keys that lead to a mistake, and the 1-based line of the deepest one that exists; 0 where none does.
 
     Left out is what pydantic adds and no key says: the kind of a base within `base`, `[key]` behind a key.

@@ -10,12 +10,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from amopo_core.config import Params
-from amopo_core.params_file import read_params
-from flows.retrain import AFTER_TRAINING, BEFORE_TRAINING, CANDIDATE
+from tasks.lock import CANDIDATE
 
 ROOT = Path(__file__).parents[2]
 PIPELINE: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 JUDGE = "${evaluation.judge}"
+PLAYGROUND_JUDGE = "amopo_core/judges/playground.py"
+"""Stands in for `evaluation.judge`, whatever params.yaml names: the judge that imports what a stage does not."""
 PROPERTIES = {"view_names": {"views", "dimensions"}}
 """Properties of Params and the sections they are made of."""
 
@@ -65,14 +66,22 @@ def code_of(stage: str) -> set[Path]:
     command = PIPELINE[stage]["cmd"].split()
     start = module_file(command[command.index("-m") + 1])
     assert start is not None, command
-    judge = {ROOT / read_params(ROOT / "params.yaml").evaluation.judge} if JUDGE in PIPELINE[stage]["deps"] else set()
+    judge = {ROOT / PLAYGROUND_JUDGE} if JUDGE in PIPELINE[stage]["deps"] else set()
     return closure({start} | judge)
+
+
+def stages_of_the_flow() -> list[str]:
+    """The stages that the flow runs, in the order of its lines."""
+    calls = [
+        node for node in ast.walk(ast.parse((ROOT / "flows/retrain.py").read_text())) if isinstance(node, ast.Call)
+    ]
+    runs = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "run_stage"]
+    return [ast.literal_eval(run.args[0]) for run in sorted(runs, key=lambda run: (run.lineno, run.col_offset))]
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
 def test_deps_are_the_imports(stage: str) -> None:
-    judge = read_params(ROOT / "params.yaml").evaluation.judge
-    listed = {judge if dep == JUDGE else dep for dep in PIPELINE[stage]["deps"]}
+    listed = {PLAYGROUND_JUDGE if dep == JUDGE else dep for dep in PIPELINE[stage]["deps"]}
 
     assert {dep for dep in listed if dep.endswith(".py")} == {str(file.relative_to(ROOT)) for file in code_of(stage)}
 
@@ -106,11 +115,11 @@ def test_the_base_knows_no_data_and_the_champion_concerns_one_stage() -> None:
 
 
 def test_the_flow_walks_every_stage_after_what_it_needs() -> None:
-    order = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
+    order = stages_of_the_flow()
     made: set[str] = {"data/feedback", "models/champion"}
 
     assert sorted(order) == sorted(PIPELINE)
-    assert set(PIPELINE) - set(CANDIDATE) == {"evaluate-champion"}
+    assert set(PIPELINE) - set(CANDIDATE) == {"normalize", "evaluate-champion"}
     for name in order:
         assert {dep for dep in PIPELINE[name]["deps"] if dep.startswith(("data/", "models/"))} <= made
         made |= set(PIPELINE[name].get("outs", []))

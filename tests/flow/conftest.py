@@ -145,7 +145,7 @@ class Workspace:
 
 
 def clone(path: Path) -> Workspace:
-    """The project as it stands, as a repository of its own with one commit."""
+    """The project with the parameters of the tests and nothing that runs left in it, as a repository of its own."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -154,17 +154,23 @@ def clone(path: Path) -> Workspace:
         text=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() and not is_made(name):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, path / name)
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))}
     home = {"HOME": str(path.parent / "home"), "PREFECT_HOME": str(path.parent / "prefect")}
     workspace = Workspace(path, mine | home | {"OMP_NUM_THREADS": "1"})
+    shutil.copy(ROOT / "tests/params.yaml", path / "params.yaml")
     override(path / "params.yaml", SETTINGS.strip().splitlines())
     workspace.git("init", "--quiet")
     workspace.git("add", "--all")
     workspace.git("commit", "--quiet", "--message", "The project")
     return workspace
+
+
+def is_made(name: str) -> bool:
+    """Whether runs write this file and record it in git."""
+    return name == "dvc.lock" or name.endswith(".dvc") or name.startswith("reports/")
 
 
 def write_ratings(file: Path) -> None:

@@ -12,11 +12,11 @@ from amopo_core.errors import UserError
 from amopo_core.params_file import override, read_params
 from amopo_core.policy import load_policy
 
-ROOT = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 
 
 def with_folder(path):
-    return read_params(ROOT / "params.yaml").model_copy(update={"base": FolderBase(kind="folder", path=str(path))})
+    return read_params(TESTS / "params.yaml").model_copy(update={"base": FolderBase(kind="folder", path=str(path))})
 
 
 def test_a_folder_is_copied_with_the_template_that_is_used(tiny_policy_folder, tmp_path):
@@ -54,7 +54,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tiny_policy_folder, tmp_path,
 
 
 def test_the_stage_refuses_with_exit_2_and_a_line(tmp_path):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(TESTS / "params.yaml", tmp_path)
     override(tmp_path / "params.yaml", ["base={kind: folder, path: nowhere}"])
     command = [sys.executable, "-m", "amopo_core.stages.base", "--base", "base", "--report", "base.json"]
     stopped = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -67,7 +67,7 @@ def test_the_stage_refuses_with_exit_2_and_a_line(tmp_path):
 
 def test_a_hub_that_cannot_be_reached_is_named(tmp_path):
     """Offline mode answers at once what a machine without a network answers after its retries."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(TESTS / "params.yaml", tmp_path)
     override(tmp_path / "params.yaml", [f"base={{kind: hub, id: no/where, revision: '{'0' * 40}'}}"])
     command = [sys.executable, "-m", "amopo_core.stages.base", "--base", "base", "--report", "base.json"]
     environment = {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}

@@ -7,13 +7,13 @@ import pytest
 from amopo_core.config import Params
 from amopo_core.params_file import read_params
 
-REPOSITORY = Path(__file__).parents[3]
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def params() -> Params:
-    """The project's parameters with everything that these tests rely on set here: two dimensions, few draws."""
-    document = read_params(REPOSITORY / "params.yaml").model_dump(mode="json")
+    """A project's parameters with everything that these tests rely on set here: two dimensions, few draws."""
+    document = read_params(TESTS / "params.yaml").model_dump(mode="json")
     document["dimensions"] = {
         "helpfulness": {"description": "helps", "weight": 1.0},
         "correctness": {"description": "is right", "weight": 1.0},

@@ -8,7 +8,7 @@ from amopo_core.judges.playground import JUDGE
 from amopo_core.params_file import read_params
 from amopo_core.playground.domain import read_question
 
-PLAYGROUND = read_params(Path("params.yaml")).playground
+PLAYGROUND = read_params(Path(__file__).parents[2] / "params.yaml").playground
 PROMPT = [
     {
         "role": "user",

@@ -24,24 +24,22 @@ TINY = {
     "pretraining_steps": 20,
     "pretraining_batch": 8,
 }
-PARAMS = read_params(Path("params.yaml"))
+PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
 PLAYGROUND = PARAMS.playground.model_copy(update=TINY)
+RUNTIME = PARAMS.runtime.model_copy(update={"threads": 1})
 MAKE_AGAIN = """
 import sys
 from pathlib import Path
-from amopo_core.config import Playground
-from amopo_core.params_file import read_params
+from amopo_core.config import Playground, Runtime
 from amopo_core.playground.base import make_base
 
-params = read_params(Path("params.yaml"))
-runtime = params.runtime.model_copy(update={"threads": 1})
-make_base(Playground.model_validate_json(sys.argv[1]), runtime, Path(sys.argv[2]))
+runtime, playground, out = sys.argv[1:]
+make_base(Playground.model_validate_json(playground), Runtime.model_validate_json(runtime), Path(out))
 """
 
 
 def make(out: Path, **changed: int) -> Path:
-    runtime = PARAMS.runtime.model_copy(update={"threads": 1})
-    make_base(PLAYGROUND.model_copy(update=changed), runtime, out)
+    make_base(PLAYGROUND.model_copy(update=changed), RUNTIME, out)
     return out
 
 
@@ -61,7 +59,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_another_process_makes_the_same_bytes(folder: Path, tmp_path: Path):
     again = tmp_path / "again"
-    subprocess.run([sys.executable, "-c", MAKE_AGAIN, PLAYGROUND.model_dump_json(), str(again)], check=True)
+    given = [RUNTIME.model_dump_json(), PLAYGROUND.model_dump_json(), str(again)]
+    subprocess.run([sys.executable, "-c", MAKE_AGAIN, *given], check=True)
 
     assert digests(again) == digests(folder)
 

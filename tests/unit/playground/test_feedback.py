@@ -7,7 +7,7 @@ from amopo_core.judges.playground import JUDGE
 from amopo_core.params_file import read_params
 from amopo_core.playground.feedback import SCALES, Rater, feedback_rows, make_raters
 
-PARAMS = read_params(Path("params.yaml"))
+PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
 FEW = PARAMS.playground.model_copy(update={"prompts": 60})
 
 

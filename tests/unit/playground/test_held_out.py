@@ -11,7 +11,7 @@ from amopo_core.playground.base import conversations
 from amopo_core.playground.domain import ACTIVITIES, NAMES, TIMES
 from amopo_core.playground.feedback import feedback_rows
 
-PARAMS = read_params(Path("params.yaml"))
+PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
 
 
 def facts(text: str) -> set[tuple[str, str]]:

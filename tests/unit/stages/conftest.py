@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from amopo_core.data.batches import append_batch
 from amopo_core.data.reading import Row
 
-ROOT = Path(__file__).parents[3]
+TESTS = Path(__file__).parents[2]
 
 PATHS = {
     "normalize": {
@@ -56,8 +56,8 @@ class DataWorkspace:
     folder: Path
 
     def write_params(self, **changes: Any) -> None:
-        """The repository's parameters with the data sections of these tests and `section={key: value}` changes."""
-        params = YAML(typ="safe").load(ROOT / "params.yaml") | deepcopy(DATA_SECTIONS)
+        """The tests' parameters with the data sections of these tests and `section={key: value}` changes."""
+        params = YAML(typ="safe").load(TESTS / "params.yaml") | deepcopy(DATA_SECTIONS)
         params["promotion"].update(weights={}, tolerance={})
         params["objective"].update(weighting="uniform", fixed_weights={})
         params["evaluation"].update(prompt_view="plain")

@@ -16,7 +16,7 @@ from amopo_core.errors import UserError
 from amopo_core.evaluation.measurement import read_measurement
 from amopo_core.stages import evaluate, evaluate_champion
 
-ROOT = Path(__file__).parents[3]
+TESTS = Path(__file__).parents[2]
 DIMENSIONS = {"help": {"description": "helps", "weight": 1.0}, "true": {"description": "is true", "weight": 1.0}}
 JUDGE = """
 class Judge:
@@ -39,7 +39,7 @@ class Workspace:
     folder: Path
 
     def write_params(self, **evaluation: Any) -> None:
-        params = YAML(typ="safe").load(ROOT / "params.yaml")
+        params = YAML(typ="safe").load(TESTS / "params.yaml")
         params["dimensions"] = DIMENSIONS
         params["sources"] = {"web": {"rows": "responses", "scores": {"help": {"field": "help", "scale": [1, 5]}}}}
         params["runtime"] |= {"seed": 0, "threads": 1}
