@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from amopo_core.config import GENERIC_VIEW, Dimension, Views
-from amopo_core.data.tables import Pair, Scores
+from amopo_core.data.tables import Pair, score_gap
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,15 @@ def target_score(score: float) -> int:
 
 
 def _dimension_view(pair: Pair, name: str, dimensions: Mapping[str, Dimension], pair_order: str) -> View | None:
-    chosen, rejected = _score(pair.chosen_scores, name), _score(pair.rejected_scores, name)
+    chosen, rejected = pair.chosen_scores.get(name), pair.rejected_scores.get(name)
     swapped = False
     if pair_order == "per_dimension":
-        if chosen is None or rejected is None or chosen == rejected:
+        gap = score_gap(chosen, rejected)
+        if not gap:
             return None
-        swapped = rejected > chosen
+        swapped = gap < 0
     preferred = rejected if swapped else chosen
     return None if preferred is None else View(instruction(name, target_score(preferred), dimensions), swapped)
-
-
-def _score(scores: Scores, name: str) -> float | None:
-    return scores.get(name)
 
 
 def _spoken(name: str) -> str:

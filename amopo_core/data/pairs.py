@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations, groupby
@@ -12,13 +12,10 @@ from typing import Literal
 from unicodedata import normalize
 
 from amopo_core.config import Dimension, Pairs
-from amopo_core.data.tables import Message, Pair, RatedResponse, text_id
+from amopo_core.data.tables import Message, Pair, RatedResponse, Scores, score_gap, text_id
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-
-TIE = 1e-9
-"""Overall scores closer than this are equal [points of the common scale]: rounding alone parts them."""
 
 
 @dataclass(frozen=True)
@@ -89,26 +86,24 @@ def overall_gap(
     sum_k w_k (s_k,first - s_k,second) / sum_k w_k over the dimensions k rated in both, or the sources' own overall.
     """
     if order_by == "overall":
-        return None if first.overall is None or second.overall is None else first.overall - second.overall
-    gaps = dict(_gaps(first.scores, second.scores))
+        return score_gap(first.overall, second.overall)
+    gaps = _gaps(first.scores, second.scores)
     common = [name for name in weights if name in gaps]
     if not common:
         return None
-    return fsum(weights[name] * gaps[name] for name in common) / fsum(weights[name] for name in common)
+    return score_gap(fsum(weights[name] * gaps[name] for name in common) / fsum(weights[name] for name in common), 0)
 
 
 def is_conflicting(pair: Pair) -> bool:
     """Whether one dimension prefers `chosen` and another `rejected`."""
-    gaps = [gap for _, gap in _gaps(pair.chosen_scores, pair.rejected_scores)]
+    gaps = _gaps(pair.chosen_scores, pair.rejected_scores).values()
     return any(gap > 0 for gap in gaps) and any(gap < 0 for gap in gaps)
 
 
-def _gaps(first: Mapping[str, float | None], second: Mapping[str, float | None]) -> Iterator[tuple[str, float]]:
-    """Dimension and score difference, where both are rated."""
-    for name, score in first.items():
-        other = second.get(name)
-        if score is not None and other is not None:
-            yield name, score - other
+def _gaps(first: Scores, second: Scores) -> dict[str, float]:
+    """The score difference of each dimension that is rated in both."""
+    gaps = {name: score_gap(score, second.get(name)) for name, score in first.items()}
+    return {name: gap for name, gap in gaps.items() if gap is not None}
 
 
 def _split_pairs(
@@ -143,7 +138,7 @@ def _candidates(
             dropped["duplicates"] += 1
         elif gap is None:
             dropped["undecided"] += 1
-        elif abs(gap) < TIE:
+        elif gap == 0:
             dropped["tied"] += 1
         else:
             chosen, rejected = (first, second) if gap > 0 else (second, first)

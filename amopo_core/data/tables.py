@@ -20,6 +20,9 @@ Scores = Mapping[str, float | None]
 SCALE = (1.0, 5.0)
 """The common scale that every source's scores are brought to."""
 
+TIE = 1e-9
+"""Scores closer than this are equal [points of the common scale]: rounding alone parts them."""
+
 
 class Message(TypedDict):
     """One turn of a prompt."""
@@ -67,6 +70,13 @@ class Pair:
     rejected: str
     chosen_scores: Scores
     rejected_scores: Scores
+
+
+def score_gap(first: float | None, second: float | None) -> float | None:
+    """`first` minus `second` [points of the common scale]: exactly 0 where they tie, None where one is unrated."""
+    if first is None or second is None:
+        return None
+    return 0.0 if abs(first - second) < TIE else first - second
 
 
 def text_id(value: Any) -> str:

@@ -27,7 +27,7 @@ class RankedPair:
     rejected_logp: float | None
     """Mean log-probability of the rejected response [nats per token]; None where the pair does not fit the context."""
     score_gaps: Mapping[str, float | None]
-    """Per dimension, the chosen response's score minus the rejected one's; None where one of them is unrated."""
+    """Per dimension, the score of chosen minus that of rejected: 0 where they tie, None where one is unrated."""
     truncated: int
     """Tokens of the prompt's text that were left out [tokens]."""
 

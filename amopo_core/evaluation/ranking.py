@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amopo_core.chat import ChatEncoder
-from amopo_core.data.tables import Pair
+from amopo_core.data.tables import Pair, score_gap
 from amopo_core.evaluation.measurement import RankedPair
 from amopo_core.logps import mean_logps
 from amopo_core.policy import Policy
@@ -71,11 +71,6 @@ def _ranked(pair: Pair, encoded: _EncodedPair | None, logps: Sequence[float] | N
         prompt_id=pair.prompt_id,
         chosen_logp=chosen_logp,
         rejected_logp=rejected_logp,
-        score_gaps={dimension: _gap(pair, dimension) for dimension in pair.chosen_scores},
+        score_gaps={name: score_gap(score, pair.rejected_scores[name]) for name, score in pair.chosen_scores.items()},
         truncated=encoded.truncated if encoded else 0,
     )
-
-
-def _gap(pair: Pair, dimension: str) -> float | None:
-    chosen, rejected = pair.chosen_scores[dimension], pair.rejected_scores[dimension]
-    return None if chosen is None or rejected is None else chosen - rejected

@@ -46,6 +46,14 @@ def test_per_dimension_order_swaps_reversed_views_and_leaves_ties_out():
     assert correct is None
 
 
+def test_rounding_orders_no_view():
+    views = views_of(
+        pair((3, 2.6), (2, 2.6000000000000005)), DIMENSIONS, Views(generic=False, pair_order="per_dimension")
+    )
+
+    assert views[1] is None
+
+
 @pytest.mark.parametrize("order", ["overall", "per_dimension"])
 def test_a_missing_score_makes_a_view_inactive(order):
     helpful, correct = views_of(pair((None, 5), (None, 4)), DIMENSIONS, Views(generic=False, pair_order=order))
