@@ -71,9 +71,10 @@ class Source(Section):
     response: str = "response"
     """Field of the response's text (inside `chosen` and `rejected` where a row is a pair)."""
     chosen: str = "chosen"
-    """Field of the preferred response; read where rows are pairs."""
+    """Field of one response of a pair. The source prefers it; its order in training is what the scores say
+    (`pairs.order_by`), like that of every two responses to a prompt."""
     rejected: str = "rejected"
-    """Field of the other response; read where rows are pairs."""
+    """Field of the other response of a pair."""
     rater: str | None = None
     """Field of who rated; null where the source does not say."""
     scores: dict[str, Score] = Field(min_length=1)
