@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from amopo_core.errors import UserError
-from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR
+from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE, disk_failure
 from flows.environment import set_defaults
 from flows.usage import usage
 from tasks.errors import OutsideError
@@ -35,11 +35,16 @@ def exit_status(arguments: list[str]) -> int:
         error.show()
         return EXIT_USER_ERROR
     except UserError as error:
-        return _said(f"error: {error}", EXIT_USER_ERROR)
+        return _said(f"{MESSAGE}{error}", EXIT_USER_ERROR)
     except OutsideError as error:
-        return _said(f"error: {error}", EXIT_FAILED)
+        return _said(f"{MESSAGE}{error}", EXIT_FAILED)
     except (KeyboardInterrupt, click.Abort):
         return _said("interrupted", EXIT_INTERRUPTED)
+    except Exception as error:
+        if (failure := disk_failure(error)) is None:
+            raise
+        message, status = failure
+        return _said(f"{MESSAGE}{message}", status)
 
 
 @click.group()

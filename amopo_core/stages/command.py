@@ -38,17 +38,26 @@ def exit_with(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(_said("interrupted", EXIT_INTERRUPTED))
     except Exception as error:
-        if is_full_disk(error):
-            sys.exit(_said(f"the disk is full: {error}; free some space and start again", EXIT_FAILED))
-        if _says(error, _FORBIDDEN):
-            sys.exit(_said(f"{error}; make the folder writable (chmod u+w) and start again", EXIT_USER_ERROR))
-        raise
+        if (failure := disk_failure(error)) is None:
+            raise
+        sys.exit(_said(*failure))
 
 
 def _show_progress() -> None:
     """Send what the library says of its progress to standard error; other libraries keep their warnings only."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("amopo_core").setLevel(logging.INFO)
+
+
+def disk_failure(error: BaseException) -> tuple[str, int] | None:
+    """The message and the exit status where files could not be written or read; None for any other failure."""
+    if is_full_disk(error):
+        return f"the disk is full: {error}; free some space and start again", EXIT_FAILED
+    if _says(error, _FORBIDDEN):
+        return f"{error}; make it readable and writable (chmod u+rw) and start again", EXIT_USER_ERROR
+    if isinstance(error, OSError) and error.errno in _IN_THE_WAY:
+        return f"{error}; a file lies where a folder must be, or the reverse: move it away", EXIT_USER_ERROR
+    return None
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -58,6 +67,7 @@ def is_full_disk(error: BaseException) -> bool:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 def _says(error: BaseException, numbers: Sequence[int]) -> bool:

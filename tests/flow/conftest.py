@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -83,13 +83,16 @@ class Workspace:
     def store(self) -> str:
         return f"sqlite:///{self.path}/mlflow.db"
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "flows.cli", *arguments]
+    def start(
+        self, *arguments: str, env: Mapping[str, str] | None = None, through: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        command = [*through, sys.executable, "-m", "flows.cli", *arguments]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.path, env=self.env | dict(env or {}), start_new_session=True, **pipes)
 
-    def amopo(self, *arguments: str, env: Mapping[str, str] | None = None) -> Finished:
-        process = self.start(*arguments, env=env)
+    def amopo(self, *arguments: str, env: Mapping[str, str] | None = None, through: Sequence[str] = ()) -> Finished:
+        """What a command came to; `through` is a command that runs it."""
+        process = self.start(*arguments, env=env, through=through)
         out, err = process.communicate()
         return Finished(process.returncode, out, err)
 

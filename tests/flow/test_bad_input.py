@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,12 +108,28 @@ def test_a_rebase_in_progress(new: Workspace) -> None:
         (new.path / ".git/rebase-merge").rmdir()
 
 
-def test_a_folder_that_cannot_be_written_to(new: Workspace, read_only: list[str]) -> None:
-    process = subprocess.run([*read_only, "retrain"], cwd=new.path, env=new.env, capture_output=True, text=True)
+def test_a_folder_that_cannot_be_written_to(new: Workspace) -> None:
+    assert_refused(with_read_only(new, new.path, "retrain"), "cannot be written to")
 
-    assert process.returncode == 2, process.stderr
-    assert "cannot be written to" in process.stderr
-    assert "Traceback" not in process.stderr
+
+def test_feedback_that_cannot_be_written_to(new: Workspace, ratings: Path) -> None:
+    folder = new.path / "data/feedback"
+    folder.mkdir()
+    try:
+        said = "data/feedback/ratings", "make it readable and writable"
+        assert_refused(with_read_only(new, folder, "ingest", str(ratings), "--source", "ratings"), *said)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_file_where_the_folder_of_the_feedback_must_be(new: Workspace, ratings: Path) -> None:
+    file = new.path / "data/feedback"
+    file.write_text("")
+    try:
+        said = "data/feedback/ratings", "a file lies where a folder must be"
+        assert_refused(new.amopo("ingest", str(ratings), "--source", "ratings"), *said)
+    finally:
+        file.unlink()
 
 
 @pytest.mark.parametrize(
@@ -157,16 +171,23 @@ def new(fresh: Workspace) -> Workspace:
 
 
 @pytest.fixture
-def read_only(new: Workspace) -> Iterator[list[str]]:
-    """The command in a folder that cannot be written to; root, whom modes do not stop, gets a read-only mount."""
-    amopo = [sys.executable, "-m", "flows.cli"]
+def ratings(tmp_path: Path) -> Path:
+    """A file of feedback without a fault."""
+    file = tmp_path / "ratings.jsonl"
+    file.write_text('{"prompt": "Why?", "response": "Because.", "helpfulness": 5}\n')
+    return file
+
+
+def with_read_only(new: Workspace, folder: Path, *arguments: str) -> Finished:
+    """A command while a folder cannot be written to; root, whom modes do not stop, gets a read-only mount."""
     if os.geteuid() != 0:
-        new.path.chmod(0o555)
-        yield amopo
-        new.path.chmod(0o755)
-        return
-    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
-    mounted = ["unshare", "--mount", "sh", "-c", mount, str(new.path)]
-    if subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        folder.chmod(0o555)
+        try:
+            return new.amopo(*arguments)
+        finally:
+            folder.chmod(0o755)
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$(pwd)" && exec "$@"'
+    mounted = ["unshare", "--mount", "sh", "-c", mount, str(folder)]
+    if subprocess.run([*mounted, "true"], cwd=new.path, capture_output=True).returncode:
         pytest.skip("root without the right to mount writes everywhere")
-    yield [*mounted, *amopo]
+    return new.amopo(*arguments, through=mounted)
