@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +13,15 @@ from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict
 from tasks import git, registry, tracking
 from tasks.champion import bring_champion
-from tasks.dvc import record, run_stage
+from tasks.dvc import StageRun, record, run_stage
 from tasks.dvc_command import CHAMPION, FEEDBACK, add, is_clean
 from tasks.errors import OutsideError
 from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
-from tasks.lock import read_lock
+from tasks.lock import CANDIDATE, read_lock
 from tasks.registry import Version
 from tasks.verdict import Measured, compare_candidate, decide_promotion
 
-BEFORE_TRAINING = ("normalize", "pairs", "base")
-AFTER_TRAINING = ("evaluate", "evaluate-champion")
-CANDIDATE = (*BEFORE_TRAINING, "train", "evaluate")
-"""The stages that decide whether a run is due; `evaluate-champion` would make one due after every promotion."""
 REPORT = Path("reports/evaluate/report.md")
 
 
@@ -36,46 +33,59 @@ class Outcome:
     executed: tuple[str, ...] = ()
     """The stages that were not up to date."""
     measured: Measured | None = None
-    """None where nothing was due."""
+    """None where the version was settled earlier."""
     verdict: Verdict | None = None
-    """None where nothing was due."""
+    """None where the version was settled earlier."""
 
 
 @flow(name="retrain")
 def retrain() -> Outcome:
     """Ingest; where anything is due, bring the stages up to date, record, register, decide and promote.
 
-    What a crash left done is found done: stages by DVC, the version by the lock file's digest.
+    What a crash left done is found done: stages by DVC, the version by the digest of what made it, the decision on the
+    version. A version that is settled is never decided again.
     """
     git.require_workspace()
     take_inbox()
-    version = registry.by_lock(read_lock().digest)
-    if version and version.settled and is_clean("data/feedback.dvc", *CANDIDATE):
-        get_run_logger().info("nothing new and nothing changed: version %s is up to date", version.number)
-        return Outcome(version)
+    add(FEEDBACK)
+    runs = [run_stage("normalize")]
+    found = registry.by_lock(read_lock().digest)
+    if found and found.settled and is_clean(*CANDIDATE):
+        get_run_logger().info("nothing new and nothing changed: version %s is up to date", found.number)
+        return Outcome(found, executed(runs))
 
-    champion = registry.by_alias(registry.CHAMPION)
-    bring_champion(champion)
-    add(FEEDBACK, CHAMPION)
-    runs = [run_stage(stage) for stage in BEFORE_TRAINING]
+    runs += [run_stage("pairs"), run_stage("base")]
     with tracking.tracked_run() as run_id:
         with tracking.follow_history(run_id) as history:
             runs.append(run_stage("train"))
-        runs += [run_stage(stage) for stage in AFTER_TRAINING]
+        runs.append(run_stage("evaluate"))
+        found = registry.by_lock(read_lock().digest)
+        rival = registry.rival_of(found)
+        bring_champion(rival)
+        add(CHAMPION)
+        runs.append(run_stage("evaluate-champion"))
         if not is_clean():
             raise OutsideError("files changed while the stages ran (see `dvc status`); run the same command again")
+        if found and found.settled:
+            get_run_logger().info("this very state is version %s, settled earlier", found.number)
+            tracking.name_version(run_id, found.number)
+            return Outcome(found, executed(runs))
+
         lock, params = read_lock(), read_params()
         commit = record(f"retrain-{lock.digest[:12]}")
         tracking.log_history(run_id, history.sent)
         tracking.log_results(run_id, params, data_digests(lock))
-        found = registry.by_lock(lock.digest)
-        rival = None if champion == found else champion  # equal: a crash came between its promotion and its verdict
         measured = compare_candidate(has_champion=rival is not None)
         tags = version_tags(lock, params, run_id=run_id, commit=commit)
         version = found or registry.register(run_id, params, measured.against_base, tags)
-        verdict = decide_promotion(measured)
-        if verdict.promote:
-            registry.promote(version, rival)
-        registry.settle(version, verdict)
-    create_markdown_artifact(REPORT.read_text(encoding="utf-8"), key="retrain-report")
-    return Outcome(version, tuple(run.stage for run in runs if run.executed), measured, verdict)
+        registry.challenge(version, commit)
+        tracking.name_version(run_id, version.number)
+        verdict = registry.decision_on(version, rival) or decide_promotion(measured)
+        create_markdown_artifact(REPORT.read_text(encoding="utf-8"), key="retrain-report")
+        registry.settle(version, verdict, rival)
+    return Outcome(version, executed(runs), measured, verdict)
+
+
+def executed(runs: Sequence[StageRun]) -> tuple[str, ...]:
+    """The stages that were not up to date."""
+    return tuple(run.stage for run in runs if run.executed)

@@ -12,15 +12,14 @@ from amopo_core.evaluation.comparison import Comparison, Contrast
 from amopo_core.promotion import Verdict
 from flows.retrain import REPORT, Outcome
 from flows.usage import Usage
+from tasks.registry import VERDICT_TAG
 from tasks.verdict import Measured
 
 
 def show(outcome: Outcome, used: Usage, console: Console) -> None:
     """Print the tables, the verdict with its reasons, where to look, and what it took."""
     if outcome.measured is None or outcome.verdict is None:
-        console.print(
-            f"Nothing new and nothing changed: {outcome.version.uri} is up to date ({used}).", highlight=False
-        )
+        console.print(f"{_settled_earlier(outcome)} ({used}).", highlight=False)
         return
     console.print()
     console.print(comparison_table(outcome.measured.against_base, "base"))
@@ -62,6 +61,12 @@ def as_json(outcome: Outcome, used: Usage) -> dict[str, Any]:
         "against_base": _numbers(measured.against_base) if measured else None,
         "against_champion": _numbers(measured.against_champion) if measured and measured.against_champion else None,
     }
+
+
+def _settled_earlier(outcome: Outcome) -> str:
+    if outcome.executed:
+        return f"This very state is {outcome.version.uri}, settled earlier: {outcome.version.tags[VERDICT_TAG]}"
+    return f"Nothing new and nothing changed: {outcome.version.uri} is up to date"
 
 
 def _became(measured: Measured, verdict: Verdict) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from types import TracebackType
@@ -18,6 +18,9 @@ Row = Mapping[str, float]
 
 EVERY = 2.0
 """Time between two looks at the file [seconds]."""
+
+BATCH = 1000
+"""Numbers that are handed on at a time, at most: as many as MLflow takes in one call."""
 
 
 class HistoryFollower:
@@ -46,18 +49,31 @@ class HistoryFollower:
         self._hand_on()
 
     def _hand_on(self) -> None:
-        rows = self._new_rows()
+        rows, before = self._new_rows(), self.sent
         try:
-            if rows:
-                self.send(rows)
-                self.sent += len(rows)
+            for batch in batches(rows):
+                self.send(batch)
+                self.sent += len(batch)
         except Exception as error:  # whatever fails at the other end, training goes on and the rows stay in the file
-            log.warning("%d lines of the training history wait to be sent: %s", len(rows), shorten(str(error), 160))
+            waiting = len(rows) - (self.sent - before)
+            log.warning("%d lines of the training history wait to be sent: %s", waiting, shorten(str(error), 160))
 
     def _new_rows(self) -> Sequence[Row]:
         if not self.path.exists() or self.path.stat().st_mtime_ns < self._began:
             return []  # what an earlier training left there
         return read_history(self.path)[self.sent :]
+
+
+def batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """The rows in order, as many together as hold `BATCH` numbers at most: what is refused is refused as a whole."""
+    start, numbers = 0, 0
+    for place, row in enumerate(rows):
+        if numbers + len(row) > BATCH and place > start:
+            yield rows[start:place]
+            start, numbers = place, 0
+        numbers += len(row)
+    if rows:
+        yield rows[start:]
 
 
 def read_history(path: Path) -> list[Row]:

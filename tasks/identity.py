@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amopo_core.config import Params
 from tasks.lock import Lock
-from tasks.registry import LOCK_TAG, POLICY_TAG
+from tasks.registry import COMMIT_TAG, LOCK_TAG, POLICY_TAG
 
 
 def version_tags(lock: Lock, params: Params, *, run_id: str, commit: str) -> dict[str, str]:
@@ -13,7 +13,7 @@ def version_tags(lock: Lock, params: Params, *, run_id: str, commit: str) -> dic
         LOCK_TAG: lock.digest,
         POLICY_TAG: lock.output("train", "models/policy"),
         "run": run_id,
-        "commit": commit,
+        COMMIT_TAG: commit,
         "base": lock.output("base", "models/base"),
         "dimensions": ",".join(params.dimensions),
         "sources": ",".join(params.sources),

@@ -12,8 +12,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 LOCK_FILE = Path("dvc.lock")
-COMPARED_ONLY = "evaluate-champion"
-"""The stage that a promotion alone makes stale; it names no run."""
+CANDIDATE = ("pairs", "base", "train", "evaluate")
+"""The stages that make and measure a policy. Feedback that is not trained on changes `normalize` alone, and a promotion
+makes `evaluate-champion` alone stale: neither makes another policy."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Lock:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over commands, inputs, parameters and outputs of every stage that makes or measures the candidate."""
-        candidate = {name: stage for name, stage in self.stages.items() if name != COMPARED_ONLY}
+        """SHA-256 over commands, inputs, parameters and outputs of the stages that make and measure a policy."""
+        candidate = {name: stage for name, stage in self.stages.items() if name in CANDIDATE}
         return sha256(json.dumps(candidate, sort_keys=True).encode()).hexdigest()
 
     def output(self, stage: str, path: str) -> str:

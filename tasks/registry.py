@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -23,14 +24,18 @@ from amopo_core.data.tables import read_pairs
 from amopo_core.evaluation.comparison import Comparison
 from amopo_core.evaluation.model_card import model_card
 from amopo_core.promotion import Verdict
-from tasks.tracking import VERSION_TAG, reaching_mlflow
+from tasks.tracking import EXPERIMENT, reaching_mlflow
 
 if TYPE_CHECKING:
     from amopo_core.policy import Policy
 
 MODEL = "amopo"
 CHAMPION, CHALLENGER = "champion", "challenger"
-LOCK_TAG, POLICY_TAG, VERDICT_TAG, REPLACED_TAG = "lock", "policy", "verdict", "replaced_champion"
+LOCK_TAG, POLICY_TAG, COMMIT_TAG = "lock", "policy", "commit"
+DECISION_TAG, REPLACED_TAG, VERDICT_TAG = "decision", "replaced_champion", "verdict"
+"""Written in this order: the decision before anything moves, the verdict when nothing is left to do."""
+NOBODY = "none"
+"""Stands for the number of a champion that there was not."""
 POLICY = Path("models/policy")
 _REQUIREMENTS = ("torch", "transformers", "accelerate", "tokenizers", "safetensors")
 _CARD_HEADER = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
@@ -58,13 +63,12 @@ class Version:
 
 def by_alias(alias: str) -> Version | None:
     """The version that has the alias, if any has."""
-    with reaching_mlflow():
-        try:
-            return _version(MlflowClient().get_model_version_by_alias(MODEL, alias))
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
+    return _if_any(lambda: MlflowClient().get_model_version_by_alias(MODEL, alias))
+
+
+def by_number(number: str) -> Version | None:
+    """The version of that number, if there is one."""
+    return _if_any(lambda: MlflowClient().get_model_version(MODEL, number))
 
 
 def by_lock(digest: str) -> Version | None:
@@ -74,9 +78,26 @@ def by_lock(digest: str) -> Version | None:
     return _version(max(found, key=lambda version: int(version.version))) if found else None
 
 
+def rival_of(candidate: Version | None) -> Version | None:
+    """Whom the candidate has to beat: the champion; for one that is champion itself, whom it replaced."""
+    champion = by_alias(CHAMPION)
+    if champion is None or champion != candidate:
+        return champion
+    replaced = champion.tags.get(REPLACED_TAG, NOBODY)
+    return None if replaced == NOBODY else by_number(replaced)
+
+
+def decision_on(version: Version, rival: Version | None) -> Verdict | None:
+    """The verdict that a stopped run left on the version; None where there is none against this rival."""
+    decision = json.loads(version.tags.get(DECISION_TAG, "null"))
+    if decision is None or decision["rival"] != _number(rival):
+        return None
+    return Verdict(decision["promote"], tuple(decision["reasons"]))
+
+
 @task(task_run_name="register", cache_policy=NO_CACHE)
 def register(run_id: str, params: Params, against_base: Comparison, tags: Mapping[str, str]) -> Version:
-    """The new version of the trained policy, with its model card and the alias `challenger`.
+    """The new version of the trained policy, with its model card.
 
     Args:
         run_id: the MLflow run that the policy came from.
@@ -99,54 +120,75 @@ def register(run_id: str, params: Params, against_base: Comparison, tags: Mappin
         data_digest=tags["data/pairs"],
         chat_template=policy.tokenizer.chat_template,
     )
-    with reaching_mlflow(), mlflow.start_run(run_id):
+    with reaching_mlflow():
+        mlflow.set_experiment(EXPERIMENT)  # or the model, which follows no active run, would lie in MLflow's default
         logged = mlflow.transformers.log_model(
             {"model": policy.model, "tokenizer": policy.tokenizer},
             name="policy",
+            run_id=run_id,
             task="text-generation",
             model_card=ModelCard(_CARD_HEADER + card),
             signature=ModelSignature(Schema([ColSpec("string")]), Schema([ColSpec("string")])),
             input_example=_example_prompt(policy),
             pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in _REQUIREMENTS],
         )
-        version = _create_version(run_id, logged, card, tags)
-    get_run_logger().info("%s, alias %s", version.uri, CHALLENGER)
-    return version
+        return _create_version(run_id, logged, card, tags)
 
 
-@task(task_run_name="promote", cache_policy=NO_CACHE)
-def promote(version: Version, champion: Version | None) -> None:
-    """Make the version champion; it remembers whom it replaced, so that a rollback knows."""
-    client = MlflowClient()
+@task(task_run_name="challenger", cache_policy=NO_CACHE)
+def challenge(version: Version, commit: str) -> None:
+    """Give a version that is new, or that a stopped run left behind, its alias and the commit that holds it now."""
     with reaching_mlflow():
-        client.set_model_version_tag(MODEL, version.number, REPLACED_TAG, champion.number if champion else "none")
-        client.set_registered_model_alias(MODEL, CHAMPION, version.number)
-    get_run_logger().info("%s is champion now", version.uri)
+        _tag(version, COMMIT_TAG, commit)
+        MlflowClient().set_registered_model_alias(MODEL, CHALLENGER, version.number)
+    get_run_logger().info("%s, alias %s", version.uri, CHALLENGER)
 
 
 @task(task_run_name="settle", cache_policy=NO_CACHE)
-def settle(version: Version, verdict: Verdict) -> None:
-    """Write the verdict on the version: with it, nothing of this run is left to do."""
-    client = MlflowClient()
+def settle(version: Version, verdict: Verdict, rival: Version | None) -> None:
+    """Do as the verdict says and write it on the version; wherever this stops, the same call again completes it.
+
+    The decision is written first and in one piece: with it, a later run goes on from the same verdict and rival. The
+    version remembers whom it replaced before it is champion, so that a rollback knows.
+    """
     with reaching_mlflow():
-        client.set_model_version_tag(MODEL, version.number, "reasons", "\n".join(verdict.reasons))
-        client.set_model_version_tag(
-            MODEL, version.number, VERDICT_TAG, "promoted" if verdict.promote else "not promoted"
-        )
+        decision = {"promote": verdict.promote, "rival": _number(rival), "reasons": verdict.reasons}
+        _tag(version, DECISION_TAG, json.dumps(decision))
+        if verdict.promote:
+            _tag(version, REPLACED_TAG, _number(rival))
+            MlflowClient().set_registered_model_alias(MODEL, CHAMPION, version.number)
+            get_run_logger().info("%s is champion now", version.uri)
+        _tag(version, "reasons", "\n".join(verdict.reasons))
+        _tag(version, VERDICT_TAG, "promoted" if verdict.promote else "not promoted")
+
+
+def _tag(version: Version, name: str, value: str) -> None:
+    MlflowClient().set_model_version_tag(MODEL, version.number, name, value)
+
+
+def _number(version: Version | None) -> str:
+    return version.number if version else NOBODY
+
+
+def _if_any(find: Callable[[], ModelVersion]) -> Version | None:
+    with reaching_mlflow():
+        try:
+            return _version(find())
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
 
 
 def _create_version(run_id: str, logged: ModelInfo, card: str, tags: Mapping[str, str]) -> Version:
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{MODEL}'"):
         client.create_registered_model(MODEL)
-    version = _version(
+    return _version(
         client.create_model_version(
             MODEL, logged.model_uri, run_id, tags=dict(tags), description=card, model_id=logged.model_id
         )
     )
-    client.set_registered_model_alias(MODEL, CHALLENGER, version.number)
-    client.set_tag(run_id, VERSION_TAG, version.number)
-    return version
 
 
 def _version(found: ModelVersion) -> Version:

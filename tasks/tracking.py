@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from textwrap import shorten
@@ -23,17 +25,17 @@ from prefect.cache_policies import NO_CACHE
 from amopo_core.config import Params
 from amopo_core.errors import UserError
 from tasks.errors import OutsideError
-from tasks.history import HistoryFollower, Row, read_history
+from tasks.history import HistoryFollower, Row, batches, read_history
 
 EXPERIMENT = "amopo"
 HISTORY = Path("reports/train/history.jsonl")
 EVALUATION = Path("reports/evaluate")
 VERSION_TAG = "version"
 """Tag of a run: the version that came out of it."""
+WORKSPACE_TAG = "workspace"
+"""Tag of a run: the machine and the folder it worked in, as a digest."""
 _OVERALL = ("judge/all_dimensions/difference", "accuracy/all_dimensions/difference")
 """The overall difference to the base policy: by a judge, else by ranking."""
-_BATCH = 1000
-"""Metrics that MLflow takes in one call, at most."""
 _PARAM_BATCH = 100
 
 
@@ -51,10 +53,15 @@ def reaching_mlflow() -> Iterator[None]:
 
 @contextmanager
 def tracked_run() -> Iterator[str]:
-    """The id of a new run, which ends as the block ends: finished or failed."""
+    """The id of a new run, which ends as the block ends: finished or failed.
+
+    A run of this workspace that has not ended was killed without a word: it ends here.
+    """
     with reaching_mlflow():
-        client = MlflowClient()
-        run_id = client.create_run(_experiment(client), run_name="retrain").info.run_id
+        client, tags = MlflowClient(), {WORKSPACE_TAG: _workspace()}
+        experiment = _experiment(client)
+        _end_killed(client, experiment)
+        run_id = client.create_run(experiment, tags=tags, run_name="retrain").info.run_id
     try:
         yield run_id
     except BaseException:
@@ -69,12 +76,19 @@ def follow_history(run_id: str) -> HistoryFollower:
     return HistoryFollower(HISTORY, lambda rows: _send(run_id, rows))
 
 
+def name_version(run_id: str, number: str) -> None:
+    """Write on the run which version it came to."""
+    with reaching_mlflow():
+        MlflowClient().set_tag(run_id, VERSION_TAG, number)
+
+
 @task(task_run_name="history", cache_policy=NO_CACHE)
 def log_history(run_id: str, already_sent: int) -> None:
     """Send what of the training history has not been sent."""
     rows = read_history(HISTORY)[already_sent:]
     with reaching_mlflow():
-        _send(run_id, rows)
+        for batch in batches(rows):
+            _send(run_id, batch)
     if rows:
         get_run_logger().info("sent %d lines of the training history", len(rows))
 
@@ -144,6 +158,16 @@ def _experiment(client: MlflowClient) -> str:
     return str(experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT))
 
 
+def _workspace() -> str:
+    return sha256(f"{platform.node()}:{Path.cwd().resolve()}".encode()).hexdigest()[:16]
+
+
+def _end_killed(client: MlflowClient, experiment: str) -> None:
+    unended = f"attributes.status = 'RUNNING' and tags.{WORKSPACE_TAG} = '{_workspace()}'"
+    for run in client.search_runs([experiment], unended):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
 def _end_failed(client: MlflowClient, run_id: str) -> None:
     try:
         client.set_terminated(run_id, "FAILED")
@@ -172,12 +196,16 @@ def _log_params(client: MlflowClient, run_id: str, params: Params) -> None:
 
 
 def _send(run_id: str, rows: Sequence[Row]) -> None:
-    client, now = MlflowClient(), _now()
-    metrics = iter(
-        [Metric(name, value, now, round(row["step"])) for row in rows for name, value in row.items() if name != "step"]
+    now = _now()
+    MlflowClient().log_batch(
+        run_id,
+        metrics=[
+            Metric(name, value, now, round(row["step"]))
+            for row in rows
+            for name, value in row.items()
+            if name != "step"
+        ],
     )
-    while batch := list(islice(metrics, _BATCH)):
-        client.log_batch(run_id, metrics=batch)
 
 
 def _dataset(path: str, digest: str) -> DatasetInput:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.history import HistoryFollower, Row, read_history
+from tasks.history import HistoryFollower, Row, batches, read_history
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +78,34 @@ def test_a_line_without_its_end_is_not_read(tmp_path: Path) -> None:
     history.write_text('{"step": 1}\n{"step": 2}')
 
     assert read_history(history) == [{"step": 1}]
+
+
+def test_a_part_that_is_refused_does_not_send_the_parts_before_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows of two numbers fit into a part; the second part is refused once."""
+    monkeypatch.setattr("tasks.history.BATCH", 4)
+    history = tmp_path / "history.jsonl"
+    taken: list[Row] = []
+    refused = threading.Event()
+
+    def receive(rows: Sequence[Row]) -> None:
+        if taken and not refused.is_set():
+            refused.set()
+            raise ConnectionError("nobody is there")
+        taken.extend(rows)
+
+    with HistoryFollower(history, receive) as follower:
+        history.write_text("".join(f'{{"step": {step}, "loss": 0.5}}\n' for step in range(1, 6)))
+        assert refused.wait(10)
+
+    assert [row["step"] for row in taken] == [1, 2, 3, 4, 5]
+    assert follower.sent == 5
+
+
+def test_parts_hold_whole_rows_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.history.BATCH", 4)
+    small, large = {"step": 1.0, "loss": 0.5}, dict.fromkeys("abcde", 0.0)
+
+    assert list(batches([small, small, small, large, small])) == [[small, small], [small], [large], [small]]
+    assert list(batches([])) == []

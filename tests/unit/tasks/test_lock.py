@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from tasks.lock import Lock, read_lock
 
 TRAIN = {
@@ -16,8 +18,9 @@ def test_digests_by_path() -> None:
     assert lock.dependency("train", "data/pairs") == "1.dir"
 
 
-def test_the_champions_evaluation_does_not_change_the_digest() -> None:
-    assert Lock({"train": TRAIN}).digest == Lock({"train": TRAIN, "evaluate-champion": {"cmd": "other"}}).digest
+@pytest.mark.parametrize("stage", ["evaluate-champion", "normalize"])
+def test_what_makes_no_other_policy_does_not_change_the_digest(stage: str) -> None:
+    assert Lock({"train": TRAIN}).digest == Lock({"train": TRAIN, stage: {"cmd": "other"}}).digest
 
 
 def test_any_other_change_does() -> None:
@@ -29,8 +32,8 @@ def test_any_other_change_does() -> None:
 
 def test_the_order_in_the_file_does_not_matter(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    one.write_text("schema: '2.0'\nstages:\n  a: {cmd: x, outs: []}\n  b: {cmd: y}\n")
-    other.write_text("schema: '2.0'\nstages:\n  b: {cmd: y}\n  a: {outs: [], cmd: x}\n")
+    one.write_text("schema: '2.0'\nstages:\n  base: {cmd: x, outs: []}\n  train: {cmd: y}\n")
+    other.write_text("schema: '2.0'\nstages:\n  train: {cmd: y}\n  base: {outs: [], cmd: x}\n")
 
     assert read_lock(one).digest == read_lock(other).digest
 
