@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import mlflow
 from prefect import get_run_logger, task
@@ -18,6 +19,8 @@ from tasks.registry import POLICY_TAG, Version
 from tasks.tracking import reaching_mlflow
 
 _IDENTITY = "champion.json"
+_SCRATCH = Path(".amopo/champion")
+"""Where a champion is put together: on the same disk, in no folder that is recorded; cleared before and after."""
 
 
 @task(task_run_name="champion", cache_policy=NO_CACHE)
@@ -31,13 +34,23 @@ def bring_champion(champion: Version | None) -> None:
     if _identity() == identity:
         return
     get_run_logger().info("bringing the champion, version %s, to %s", champion.number, CHAMPION)
-    with reaching_mlflow(), TemporaryDirectory(dir=CHAMPION.parent) as scratch:
-        artifacts = Path(mlflow.artifacts.download_artifacts(champion.uri, dst_path=scratch))
-        beside = Path(scratch) / "folder"
+    with reaching_mlflow(), _scratch() as scratch:
+        artifacts = Path(mlflow.artifacts.download_artifacts(champion.uri, dst_path=str(scratch)))
+        beside = scratch / "folder"
         shutil.copytree(artifacts / "model", beside)
         shutil.copytree(artifacts / "components" / "tokenizer", beside, dirs_exist_ok=True)
         write_json(beside / _IDENTITY, identity)
         _replace(beside)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    shutil.rmtree(_SCRATCH, ignore_errors=True)
+    _SCRATCH.mkdir(parents=True)
+    try:
+        yield _SCRATCH
+    finally:
+        shutil.rmtree(_SCRATCH)
 
 
 def _identity() -> object:
@@ -47,4 +60,5 @@ def _identity() -> object:
 
 def _replace(beside: Path) -> None:
     shutil.rmtree(CHAMPION, ignore_errors=True)
+    CHAMPION.parent.mkdir(exist_ok=True)  # not there in a new clone that works with an MLflow server in use
     beside.rename(CHAMPION)

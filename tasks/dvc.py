@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from amopo_core.errors import UserError
+from amopo_core.params_file import read_params
 from amopo_core.stages.command import EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE
 from tasks import git
 from tasks.dvc_command import DVC, has_remote, run_dvc
@@ -76,8 +77,9 @@ def record(name: str) -> str:
     if has_remote():
         log.info("sending the data to the DVC remote")
         run_dvc("push", "--quiet")
-    untracked = [argument for path in git.untracked() for argument in ("--include-untracked", path)]
-    run_dvc("exp", "save", "--quiet", "--force", "--name", name, *untracked, extra=git.stand_in_author())
+    untracked = git.untracked(read_params().evaluation.judge)
+    included = [argument for path in untracked for argument in ("--include-untracked", path)]
+    run_dvc("exp", "save", "--quiet", "--force", "--name", name, *included, extra=git.stand_in_author())
     commit = git.experiment_commit(name)
     log.info("experiment %s, commit %s", name, commit[:12])
     return commit

@@ -18,8 +18,16 @@ _UNFINISHED = {
     "CHERRY_PICK_HEAD": "cherry-pick",
     "REVERT_HEAD": "revert",
 }
-_RECORDED = ("amopo_core", "configs", "data", "models", "reports", "dvc.lock")
-"""Where untracked files belong to a recorded run: code, pointers, metrics. Anything else is the user's own."""
+_RECORDED = (
+    ":(glob)amopo_core/**/*.py",
+    ":(glob)tasks/**/*.py",
+    ":(glob)flows/**/*.py",
+    "configs",
+    ":(glob)**/*.dvc",
+    ":(glob)reports/**/*.json",
+    "dvc.lock",
+)
+"""Untracked files that belong to a recorded run: code, pointers, metrics. Anything else is the user's own."""
 
 
 def require_workspace() -> None:
@@ -44,9 +52,14 @@ def head() -> str:
     return _git("rev-parse", "HEAD").strip()
 
 
-def untracked() -> list[str]:
-    """Files that a recorded run needs and git does not know yet: pointers, the lock file, metrics, new code."""
-    return [path for path in _git("ls-files", "-z", "--others", "--exclude-standard", *_RECORDED).split("\0") if path]
+def untracked(judge: str) -> list[str]:
+    """Files that a recorded run needs and git does not know yet: new code, the judge, pointers, the lock file, metrics.
+
+    Args:
+        judge: the judge's file, which may lie anywhere in the project.
+    """
+    listed = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *_RECORDED, f":(literal){judge}")
+    return [path for path in listed.split("\0") if path]
 
 
 def experiment_commit(name: str) -> str:
