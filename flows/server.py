@@ -51,7 +51,8 @@ def _wait_until_healthy(process: subprocess.Popen[str], url: str) -> None:
             if httpx.get(url).is_success:
                 return
         except httpx.TransportError:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     raise OutsideError(
         f"Prefect's temporary server did not answer within {limit} s;"
         " raise PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
