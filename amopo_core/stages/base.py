@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amopo_core.atomic import write_json
-from amopo_core.base_policy import make_base_policy
-from amopo_core.params_file import read_params
 from amopo_core.stages.command import exit_with, parse_paths
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make or copy the starting policy."""
-    args = parse_paths(__doc__, ["base", "report"], argv)
+    from amopo_core.base_policy import make_base_policy
+    from amopo_core.params_file import read_params
+
+    paths = parse_paths(__doc__ or "", ["base", "report"], argv)
     params = read_params()
-    report = make_base_policy(params, args.base)
-    write_json(args.report, report)
+    write_json(paths.report, make_base_policy(params, paths.base))
 
 
 if __name__ == "__main__":

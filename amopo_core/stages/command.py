@@ -28,7 +28,10 @@ def parse_paths(description: str, names: Sequence[str], argv: Sequence[str] | No
 
 
 def exit_with(main: Callable[[], None]) -> None:
-    """Run a stage and end the process: 0, 1 on a full disk, 2 for a user to mend, 130 on Ctrl-C."""
+    """Run a stage and end the process: 0, 1 on a full disk, 2 for a user to mend, 130 on Ctrl-C.
+
+    What takes time to import is imported within `main`: Ctrl-C in the meantime ends like any other.
+    """
     die_with_parent()
     _show_progress()
     try:

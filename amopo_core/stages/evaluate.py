@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amopo_core.atomic import replacing, write_json
-from amopo_core.config import Params
-from amopo_core.data.tables import read_pairs
-from amopo_core.evaluation.comparison import available_metrics, compare
-from amopo_core.evaluation.judge import load_judge
-from amopo_core.evaluation.measurement import Measurement, write_measurement
-from amopo_core.evaluation.measuring import measure_folder
-from amopo_core.evaluation.report import BASE, CANDIDATE, comparison_numbers, markdown_report
-from amopo_core.params_file import read_params
-from amopo_core.pictures.comparison import draw_comparison
-from amopo_core.policy import check_policy_folder
 from amopo_core.stages.command import exit_with, parse_paths
+
+if TYPE_CHECKING:
+    from amopo_core.config import Params
+    from amopo_core.evaluation.measurement import Measurement
 
 PICTURE = "dimensions.png"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure both policies, write what each did, then how they differ."""
+    from amopo_core.data.tables import read_pairs
+    from amopo_core.evaluation.judge import load_judge
+    from amopo_core.evaluation.measurement import write_measurement
+    from amopo_core.evaluation.measuring import measure_folder
+    from amopo_core.params_file import read_params
+    from amopo_core.policy import check_policy_folder
+
     paths = parse_paths(__doc__ or "", ["pairs", "base", "policy", "report"], argv)
     params = read_params()
     judge, pairs = load_judge(Path(params.evaluation.judge)), read_pairs(paths.pairs / "test.parquet")
@@ -41,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def write_report(base: Measurement, candidate: Measurement, params: Params, folder: Path) -> None:
     """Write report.json, report.md and the picture."""
+    from amopo_core.evaluation.comparison import available_metrics, compare
+    from amopo_core.evaluation.report import BASE, CANDIDATE, comparison_numbers, markdown_report
+    from amopo_core.pictures.comparison import draw_comparison
+
     comparisons = [compare(base, candidate, params, metric) for metric in available_metrics(candidate)]
     write_json(folder / "report.json", comparison_numbers(base, candidate, comparisons))
     draw_comparison(comparisons[0], BASE, CANDIDATE, folder / PICTURE)

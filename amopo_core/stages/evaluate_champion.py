@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amopo_core.atomic import write_json
-from amopo_core.config import Params
-from amopo_core.data.tables import read_pairs
 from amopo_core.errors import UserError
-from amopo_core.evaluation.judge import load_judge
-from amopo_core.evaluation.measurement import Measurement, write_measurement
-from amopo_core.params_file import read_params
 from amopo_core.stages.command import exit_with, parse_paths
+
+if TYPE_CHECKING:
+    from amopo_core.config import Params
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure the champion, or write why that is skipped."""
+    from amopo_core.evaluation.measurement import Measurement, write_measurement
+    from amopo_core.params_file import read_params
+
     paths = parse_paths(__doc__ or "", ["pairs", "champion", "report"], argv)
     params = read_params()
     note = paths.champion / "no_champion.json"
@@ -34,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate(champion: Path, pairs: Path, params: Params, report: Path) -> None:
     """Write what the champion did, and its means."""
+    from amopo_core.data.tables import read_pairs
+    from amopo_core.evaluation.judge import load_judge
+    from amopo_core.evaluation.measurement import write_measurement
     from amopo_core.evaluation.measuring import measure_folder
     from amopo_core.evaluation.report import policy_numbers
 

@@ -8,19 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import fsum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amopo_core.atomic import replacing, write_json
-from amopo_core.data.batches import read_batches, undeclared_batches
-from amopo_core.data.normalize import Normalized, Quarantined, normalize
-from amopo_core.data.tables import write_rated
 from amopo_core.errors import UserError
-from amopo_core.params_file import read_params
 from amopo_core.stages.command import exit_with, parse_paths
+
+if TYPE_CHECKING:
+    from amopo_core.data.normalize import Normalized, Quarantined
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Normalise the feedback of the declared sources; nothing is written unless at least one row can be used."""
+    from amopo_core.data.batches import read_batches, undeclared_batches
+    from amopo_core.data.normalize import normalize
+    from amopo_core.data.tables import write_rated
+    from amopo_core.params_file import read_params
+
     paths = parse_paths(__doc__ or "", ["feedback", "normalized", "quarantine", "report"], argv)
     params = read_params()
     dimensions = list(params.dimensions)

@@ -5,23 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amopo_core.atomic import write_json
-from amopo_core.data.pairs import SPLITS, Split, SplitPairs, make_pairs
-from amopo_core.data.tables import read_rated, write_pairs
 from amopo_core.errors import UserError
-from amopo_core.params_file import read_params
 from amopo_core.stages.command import exit_with, parse_paths
+
+if TYPE_CHECKING:
+    from amopo_core.data.pairs import Split, SplitPairs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make and split the pairs; nothing is written unless there is something to train on and something to test on."""
+    from amopo_core.data.pairs import SPLITS, make_pairs
+    from amopo_core.data.tables import read_rated, write_pairs
+    from amopo_core.params_file import read_params
+
     paths = parse_paths(__doc__ or "", ["normalized", "pairs", "report"], argv)
     params = read_params()
     responses = read_rated(paths.normalized / "responses.parquet")
     splits = make_pairs(responses, params.dimensions, params.pairs)
-    for split in ("train", "test"):
+    required: tuple[Split, ...] = ("train", "test")
+    for split in required:
         if not splits[split].pairs:
             raise UserError(_empty(split, splits))
     for split in SPLITS:
