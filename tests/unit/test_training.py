@@ -20,7 +20,7 @@ from amopo_core.run_folder import COMPLETE, checkpoint_folder, last_checkpoint
 from amopo_core.trainer import ViewSums, history_line
 from amopo_core.training import build_trainer, encode, write_reports
 
-PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS = read_params(Path(__file__).parents[1] / "params.yaml")
 
 
 def small_params(**train):

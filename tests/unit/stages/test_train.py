@@ -52,7 +52,7 @@ def workspace(tiny_policy_folder, tmp_path):
     """22 training pairs, 4 epochs of 6 steps, a checkpoint every 5 steps."""
     shutil.copytree(tiny_policy_folder, tmp_path / "base")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(ROOT / "tests/params.yaml", tmp_path)
     override(tmp_path / "params.yaml", SETTINGS)
     pairs = make_pairs()
     write_pairs(tmp_path / "pairs" / "train.parquet", pairs[:22], DIMENSIONS)
