@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from tests.flow.conftest import Finished, Workspace
 
 pytestmark = pytest.mark.flow
+
+ZIPPED = gzip.compress(b'{"prompt": "a", "response": "b", "help": 1}\n' * 100, mtime=0)
 
 
 def assert_refused(ended: Finished, *said: str) -> None:
@@ -133,16 +136,21 @@ def test_a_file_where_the_folder_of_the_feedback_must_be(new: Workspace, ratings
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("name", "content", "said"),
     [
-        (b"", "holds no rows"),
-        (b'{"prompt": "a", "resp', "ratings.jsonl:1: the file ends within this row"),
-        (b'{"prompt": "\xff"}\n', "is not UTF-8"),
-        (None, "is not here"),
+        ("ratings.jsonl", b"", "holds no rows"),
+        ("ratings.jsonl", b'{"prompt": "a", "resp', "ratings.jsonl:1: the file ends within this row"),
+        ("ratings.jsonl", b'{"prompt": "\xff"}\n', "is not UTF-8"),
+        ("ratings.jsonl", None, "is not here"),
+        ("ratings.jsonl.gz", ZIPPED[:-10], "the gzip data is damaged or cut off"),
+        ("ratings.jsonl.gz", ZIPPED[:-8] + bytes(8), "the gzip data is damaged or cut off"),
+        ("ratings.jsonl.gz", b'{"prompt": "a", "response": "b", "help": 1}\n', "the gzip data is damaged or cut off"),
     ],
 )
-def test_a_feedback_file_that_is_none(new: Workspace, tmp_path: Path, content: bytes | None, said: str) -> None:
-    file = tmp_path / "ratings.jsonl"
+def test_a_feedback_file_that_is_none(
+    new: Workspace, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    file = tmp_path / name
     if content is not None:
         file.write_bytes(content)
 
