@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 
 from amopo_core.errors import UserError
 
@@ -27,6 +28,10 @@ def parse_paths(description: str, names: Sequence[str], argv: Sequence[str] | No
     return parser.parse_args(argv)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. Of a plain KeyboardInterrupt that leaves an `exec`, Python dies at its end, caught or not."""
+
+
 def exit_with(main: Callable[[], None]) -> None:
     """Run a stage and end the process: 0, 1 on a full disk, 2 for a user to mend, 130 on Ctrl-C.
 
@@ -34,6 +39,8 @@ def exit_with(main: Callable[[], None]) -> None:
     """
     die_with_parent()
     _show_progress()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         main()
     except UserError as error:
@@ -44,6 +51,10 @@ def exit_with(main: Callable[[], None]) -> None:
         if (failure := disk_failure(error)) is None:
             raise
         sys.exit(_said(*failure))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
 
 
 def _show_progress() -> None:

@@ -16,12 +16,16 @@ import os, signal, sys
 class CtrlC:
     def find_spec(self, name, path=None, target=None):
         if name == os.environ["CTRL_C_AT"]:
-            os.kill(os.getpid(), signal.SIGINT)
+            exec("os.kill(os.getpid(), signal.SIGINT)")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, CtrlC())
 """
-"""Python runs a sitecustomize.py at its start: this one gives the process a real SIGINT as it comes to an import."""
+"""Python runs a sitecustomize.py at its start: this one gives the process a real SIGINT as it comes to an import.
+
+It does so within `exec`, like the modules that make classes from text: Python then ends a process by the signal itself,
+also where the KeyboardInterrupt is caught.
+"""
 PATHS = {
     "normalize": ("feedback", "normalized", "quarantine", "report"),
     "pairs": ("normalized", "pairs", "report"),
