@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,9 @@ import httpx
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.types import DataType
+
+from tasks.lock import read_lock
 
 if TYPE_CHECKING:
     from tests.flow.conftest import Finished, Workspace
@@ -83,8 +89,30 @@ def test_the_run_holds_params_history_data_and_pictures(workspace: Workspace) ->
     assert run.data.params["train.learning_rate"] == "0.01"
     assert [point.step for point in losses] == list(range(1, len(losses) + 1))
     assert len(losses) > 10
-    assert {data.dataset.name for data in run.inputs.dataset_inputs} == {"data/feedback", "data/pairs"}
+    lock = read_lock(workspace.path / "dvc.lock")
+    assert {data.dataset.name: data.dataset.digest for data in run.inputs.dataset_inputs} == {
+        "data/feedback": lock.dependency("normalize", "data/feedback"),
+        "data/pairs": lock.output("pairs", "data/pairs"),
+    }
     assert {"reports/train/curves.png", "reports/evaluate/dimensions.png", "reports/evaluate/report.md"} <= files
+
+
+def test_the_version_says_what_goes_in_and_out(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace.path)
+    mlflow.set_tracking_uri(workspace.store)
+
+    info = mlflow.models.get_model_info("models:/amopo/1")
+
+    assert info.signature.inputs.input_types() == info.signature.outputs.input_types() == [DataType.string]
+    assert info.saved_input_example_info is not None
+    assert info.run_id == workspace.run_of("1").info.run_id
+
+
+def test_prefect_keeps_the_report(workspace: Workspace) -> None:
+    with closing(sqlite3.connect(Path(workspace.env["PREFECT_HOME"]) / "prefect.db")) as server:
+        [(report,)] = server.execute("SELECT data FROM artifact WHERE key = 'retrain-report'").fetchall()
+
+    assert json.loads(report) == (workspace.path / "reports/evaluate/report.md").read_text()
 
 
 def test_the_champion_loads_and_generates(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +192,7 @@ def test_a_changed_loss_trains_and_evaluates_while_mlflow_goes_down_and_comes_ba
 
     assert again.code == 0, again.err
     assert again.json["due"]
-    assert again.json["executed"] == []
+    assert again.json["executed"] == ["evaluate-champion"]
     assert workspace.trained_at() == trained
     assert again.json["against_champion"] is not None
     assert any((tmp_path / "store").rglob("*.dir"))
@@ -172,7 +200,7 @@ def test_a_changed_loss_trains_and_evaluates_while_mlflow_goes_down_and_comes_ba
     losses = MlflowClient(workspace.store).get_metric_history(workspace.run_of("2").info.run_id, "loss")
     assert [point.step for point in losses] == list(range(1, len(losses) + 1))
     stages = [line.split("Running stage '")[1].split("'")[0] for line in err.splitlines() if "Running stage '" in line]
-    assert stages == ["train", "evaluate", "evaluate-champion"]
+    assert stages == ["train", "evaluate"]
 
 
 def test_status_shows_versions_and_runs(workspace: Workspace) -> None:
@@ -183,6 +211,7 @@ def test_status_shows_versions_and_runs(workspace: Workspace) -> None:
     assert "champion" in shown.out
     assert "models:/amopo/2" in shown.out
     assert {run["version"] for run in found["runs"]} >= {"2", None}
+    assert {run["status"] for run in found["runs"]} == {"FINISHED", "FAILED", "KILLED"}
 
 
 def test_what_a_stage_refuses_is_said_once_and_the_champion_stays(workspace: Workspace) -> None:
@@ -210,6 +239,17 @@ def test_ingest_says_what_it_found_and_how_to_declare_it(tmp_path: Path, workspa
     assert "clarity: number as text, 1 to 6" in first.out
     assert again.json["batch"] is None
     assert again.json["rows"] == 2
+
+
+def test_feedback_that_is_not_trained_on_makes_nothing_due(workspace: Workspace) -> None:
+    runs = workspace.amopo("status", "--json").json["runs"]
+    ended = workspace.amopo("retrain", "--json")
+
+    assert ended.code == 0, ended.err
+    assert not ended.json["due"]
+    assert ended.json["executed"] == ["normalize"]
+    assert ended.json["version"] == "2"
+    assert workspace.amopo("status", "--json").json["runs"] == runs
 
 
 def assert_none_left(workspace: Workspace) -> None:
