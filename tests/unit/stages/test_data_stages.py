@@ -2,6 +2,7 @@ import json
 
 from amopo_core.data.tables import read_pairs, read_rated
 
+SCORES = {"help": {"field": "help", "scale": [1, 5]}, "true": {"field": "true", "scale": [0, 10]}}
 OUTPUTS = ("data/normalized", "data/quarantine", "data/pairs", "reports")
 
 
@@ -26,6 +27,18 @@ def test_feedback_becomes_pairs(workspace, feedback):
     assert report["train"]["conflicting_share"] == 1.0
     prompts = [{pair.prompt_id for pair in split} for split in pairs.values()]
     assert sum(map(len, prompts)) == len(set.union(*prompts)) == 40
+
+
+def test_scores_alone_order_a_rated_pair(workspace, feedback):
+    """Whatever the row calls chosen: the first response, help 2 and true 2.2, stays below the third, 4 and 1.4."""
+    workspace.write_params(sources={"web": {"rows": "pairs", "scores": SCORES}})
+    prompts = [feedback[place : place + 3] for place in range(0, len(feedback), 3)]
+    workspace.ingest([{"prompt": worst["prompt"], "chosen": worst, "rejected": best} for worst, _, best in prompts])
+    normalized, paired = workspace.run("normalize"), workspace.run("pairs")
+
+    assert (normalized.returncode, paired.returncode) == (0, 0), normalized.stderr + paired.stderr
+    pairs = read_pairs(workspace.folder / "data/pairs/train.parquet")
+    assert {(pair.chosen, pair.rejected) for pair in pairs} == {("response 2", "response 0")}
 
 
 def test_outputs_are_the_same_bytes_when_repeated(workspace, feedback):
