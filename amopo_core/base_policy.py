@@ -52,9 +52,8 @@ def fetch(hub: HubBase) -> Path:
 
 
 def _copy(folder: Path, out: Path) -> dict[str, Any]:
-    from amopo_core.policy import check_policy_folder, load_policy, save_policy
+    from amopo_core.policy import load_policy, save_policy
 
-    check_policy_folder(folder)
     policy = load_policy(folder)
     save_policy(policy, out)
     return describe(policy)

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from amopo_core.errors import UserError
+from amopo_core.policy_folder import check_policy_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,23 +72,6 @@ def quiet_transformers() -> None:
     """Keep transformers from drowning a stage's own lines: no bars, and no advice to install kernels that a GPU has."""
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
-
-
-def check_policy_folder(folder: Path) -> None:
-    """Refuse what is no transformers checkpoint with weights in safetensors, before anything is loaded."""
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: expected a folder with a transformers checkpoint,"
-            f" found {'a file' if folder.exists() else 'nothing'}"
-        )
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is no transformers checkpoint: it has no config.json")
-    if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        mend = "; convert its weights, pickles are not loaded" if pickled else ""
-        raise UserError(f"{folder} holds no weights in safetensors{mend}")
-    if not ((folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file()):
-        raise UserError(f"{folder} holds no tokenizer (tokenizer.json)")
 
 
 def save_policy(policy: Policy, folder: Path) -> None:

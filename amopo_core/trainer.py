@@ -94,7 +94,7 @@ class PreferenceTrainer(Trainer):
         if "train_runtime" in logs:
             return
         if "loss" in logs:
-            logs |= {name: value for name, value in self.sums.means(self._reduce).items() if name != "loss"}
+            logs |= self.sums.means(self._reduce)  # the mean over pairs: a step of few pairs counts for few
             self.sums = ViewSums(self.objective.views)
             if not math.isfinite(logs["loss"]):
                 raise UserError(

@@ -43,7 +43,7 @@ def main() -> None:
         scale = args.scale or seen_scale(scores)
         say(
             f"scale {scale[0]:g} to {scale[1]:g}"
-            + ("" if args.scale else ", the whole numbers around what the rows hold: SCALE=\"low high\" declares another")
+            + ("" if args.scale else " (around what the rows hold; SCALE declares it)")
         )
         describe_source(workspace, list(scores), scale, args)
         model = args.model

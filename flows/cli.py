@@ -16,6 +16,7 @@ from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_E
 from flows.environment import set_defaults
 from flows.usage import usage
 from tasks.errors import OutsideError
+from tasks.turn import own_turn
 
 PLAYGROUND = "playground"
 Command = Callable[..., Any]
@@ -77,8 +78,9 @@ def demo(as_json: bool) -> None:
         raise UserError(
             f"params.yaml: the demo needs the source `{PLAYGROUND}`, and sources lists {listed}; bring it back with git"
         )
-    _drop_playground_feedback()
-    _run_flow(as_json)
+    with own_turn():
+        _drop_playground_feedback()
+        _run_flow(as_json)
 
 
 @cli.command()
@@ -145,8 +147,9 @@ def retrain(assignments: tuple[str, ...], as_json: bool) -> None:
     from tasks import git
 
     git.require_workspace()
-    override(PARAMS_FILE, assignments)
-    _run_flow(as_json)
+    with own_turn():
+        override(PARAMS_FILE, assignments)
+        _run_flow(as_json)
 
 
 @cli.command()
@@ -202,6 +205,10 @@ def _drop_playground_feedback() -> None:
 
 
 def _run_flow(as_json: bool) -> None:
+    from amopo_core.params_file import read_params
+    from amopo_core.preflight import check_inputs
+
+    check_inputs(read_params())
     click.echo("starting Prefect ...", err=True)
     from rich.console import Console
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from amopo_core.evaluation.measurement import write_measurement
     from amopo_core.evaluation.measuring import measure_folder
     from amopo_core.params_file import read_params
-    from amopo_core.policy import check_policy_folder
+    from amopo_core.policy_folder import check_policy_folder
 
     paths = parse_paths(__doc__ or "", ["pairs", "base", "policy", "report"], argv)
     params = read_params()

@@ -11,7 +11,6 @@ one stays until another run is done, so remove it to train the same once more.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,10 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from amopo_core.errors import UserError
+from amopo_core.launch import launch_file, ranks_of
 from amopo_core.params_file import read_params
 from amopo_core.run_folder import DROPPED, FAILURE, POLICY, SUMMARY, mark_published, run_folder
 from amopo_core.stages.command import (
@@ -33,7 +29,6 @@ from amopo_core.stages.command import (
     parse_paths,
 )
 
-DEFAULT_LAUNCH = Path("configs/accelerate/cpu.yaml")
 GRACE_SECONDS = 30
 
 
@@ -41,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Launch the ranks, wait, and move what they made to where it belongs."""
     args = parse_paths(__doc__, ["pairs", "base", "policy", "report"], argv)
     params = read_params()
-    launch = Path(os.environ.get("AMOPO_LAUNCH", DEFAULT_LAUNCH))
+    launch = launch_file()
     ranks = ranks_of(launch)
     run = run_folder(params, [args.pairs, args.base], ranks)
     for folder in (run, args.report):
@@ -50,17 +45,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = ["--pairs", args.pairs, "--base", args.base, "--run", run, "--history", history, "--ranks", ranks]
     run_ranks(launch, params.runtime.threads, [str(value) for value in inputs], run)
     publish(run, args.policy, args.report)
-
-
-def ranks_of(launch: Path) -> int:
-    """How many processes a launch file starts, over all machines."""
-    try:
-        ranks = YAML(typ="safe").load(launch)["num_processes"]
-    except FileNotFoundError:
-        raise UserError(f"AMOPO_LAUNCH: {launch} is not here; configs/accelerate has one a hardware") from None
-    except (YAMLError, KeyError, TypeError):
-        raise UserError(f"AMOPO_LAUNCH: {launch} is no accelerate launch file: it names no num_processes") from None
-    return int(ranks)
 
 
 def run_ranks(launch: Path, threads: int, inputs: Sequence[str], run: Path) -> None:
