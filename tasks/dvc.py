@@ -13,6 +13,7 @@ from prefect.tasks import Task
 
 from amopo_core.errors import UserError
 from amopo_core.params_file import read_params
+from amopo_core.run_folder import remove_published
 from amopo_core.stages.command import EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE
 from tasks import git
 from tasks.dvc_command import DVC, has_remote, run_dvc
@@ -81,6 +82,7 @@ def record(name: str) -> str:
     included = [argument for path in untracked for argument in ("--include-untracked", path)]
     run_dvc("exp", "save", "--quiet", "--force", "--name", name, *included, extra=git.stand_in_author())
     commit = git.experiment_commit(name)
+    remove_published()  # DVC has the policy now: the last checkpoint has served
     log.info("experiment %s, commit %s", name, commit[:12])
     return commit
 

@@ -4,8 +4,8 @@ Example: python -m amopo_core.stages.train --pairs data/pairs --base models/base
     --report reports/train
 
 AMOPO_LAUNCH names the accelerate launch file (default configs/accelerate/cpu.yaml). Checkpoints lie in
-.amopo/checkpoints under the digest of what decides the result, so that the same command goes on after a crash; the last
-one stays until another run is done, so remove it to train the same once more.
+.amopo/checkpoints under the digest of what decides the result, so that the same command goes on after a crash. The last
+one stays until the flow has recorded the run or another run is done; remove it to train the same once more.
 """
 
 from __future__ import annotations
