@@ -30,7 +30,7 @@ class Runtime(Section):
 
     seed: int = Field(ge=0, lt=2**31)
     """Seed of every random draw of the stages."""
-    threads: int = Field(ge=1)
+    threads: int = Field(ge=1, le=1024)
     """Threads of the CPU's matrix products, set in every rank: weights differ in the last bits between counts."""
 
 

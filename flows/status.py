@@ -27,7 +27,7 @@ def show_status(found: dict[str, Any]) -> None:
         said = f"{version['uri']}  ({version['verdict']})" if version else "none yet"
         console.print(f"{alias:<10}  {said}", highlight=False)
     table = Table(title="last runs")
-    for column in ("started", "run", "status", "version", "overall difference"):
+    for column in ("started", "run", "status", "version", "gain over base"):
         table.add_column(column)
     for run in found["runs"]:
         difference = run["overall_difference"]

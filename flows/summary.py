@@ -30,7 +30,7 @@ def show(outcome: Outcome, used: Usage, console: Console) -> None:
     )
     for reason in outcome.verdict.reasons:
         console.print(f"  - {reason}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\nReport        {REPORT}\nMLflow UI     amopo ui\nIts versions  amopo status", highlight=False)
+    console.print(f"\nReport        {REPORT}\nMLflow UI     amopo ui\nVersions      amopo status", highlight=False)
     console.print(f"Took          {used}", highlight=False)
 
 
@@ -43,7 +43,7 @@ def comparison_table(comparison: Comparison, baseline: str) -> Table:
     for name, contrast in comparison.dimensions.items():
         table.add_row(name.replace("_", " "), *_cells(contrast))
     table.add_section()
-    table.add_row("overall", *_cells(comparison.overall), style="bold")
+    table.add_row("all dimensions", *_cells(comparison.overall), style="bold")
     return table
 
 
