@@ -19,7 +19,11 @@ from tasks.verdict import Measured
 def show(outcome: Outcome, used: Usage, console: Console) -> None:
     """Print the tables, the verdict with its reasons, where to look, and what it took."""
     if outcome.measured is None or outcome.verdict is None:
-        console.print(f"{_settled_earlier(outcome)} ({used}).", highlight=False)
+        verdict = outcome.version.tags[VERDICT_TAG]
+        console.print(
+            f"Nothing new: this very state is {outcome.version.uri}, settled earlier: {verdict} ({used}).",
+            highlight=False,
+        )
         return
     console.print()
     console.print(comparison_table(outcome.measured.against_base, "base"))
@@ -63,12 +67,6 @@ def as_json(outcome: Outcome, used: Usage) -> dict[str, Any]:
     }
 
 
-def _settled_earlier(outcome: Outcome) -> str:
-    if outcome.executed:
-        return f"This very state is {outcome.version.uri}, settled earlier: {outcome.version.tags[VERDICT_TAG]}"
-    return f"Nothing new and nothing changed: {outcome.version.uri} is up to date"
-
-
 def _became(measured: Measured, verdict: Verdict) -> str:
     if verdict.promote:
         return "promoted: alias champion"
@@ -93,10 +91,9 @@ def _cells(contrast: Contrast | None) -> list[str]:
 
 
 def _numbers(comparison: Comparison) -> dict[str, Any]:
-    contrasts = {**comparison.dimensions, "overall": comparison.overall}
     return {
         name: contrast and {side: _bounds(getattr(contrast, side)) for side in ("baseline", "candidate", "difference")}
-        for name, contrast in contrasts.items()
+        for name, contrast in comparison.rows.items()
     }
 
 
