@@ -104,7 +104,7 @@ def test_a_version_that_is_settled_is_never_decided_again(workspace: Workspace, 
     ended = workspace.amopo("retrain", "--set", "objective.beta=2.0")
 
     assert ended.code == 0, ended.err
-    assert "This very state is models:/amopo/1, settled earlier: promoted" in ended.out.replace("\n", " ")
+    assert "Nothing new: this very state is models:/amopo/1, settled earlier: promoted" in ended.out.replace("\n", " ")
     assert second.tags("1") == tags
     assert second.aliases() == aliases
     assert workspace.dvc("status").stdout == "Data and pipelines are up to date.\n"
