@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -30,12 +31,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 SOURCE = "feedback"
 MADE = "made"
-MADE_STEPS, MADE_BATCH, MADE_VOCABULARY = 300, 16, 2048
+MADE_STEPS, MADE_BATCH, MADE_VOCABULARY = 300, 8, 2048
 
 
 def main() -> None:
     """Run the pipeline on the file and print the table."""
     args = parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     rows = [row.fields for row in read_rows(args.feedback)]
     scores = score_fields(rows)
     with TemporaryDirectory() as temporary:
@@ -157,7 +159,7 @@ def make_base(rows: list[dict[str, Any]], workspace: Path, folder: Path, context
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     say(f"a base is made here from {len(conversations)} responses")
-    model = pretrain(config, conversations, steps=MADE_STEPS, batch=MADE_BATCH, learning_rate=3e-3, seed=0, threads=2)
+    model = pretrain(config, conversations, steps=MADE_STEPS, batch=MADE_BATCH, learning_rate=3e-3, seed=0, threads=1)
     save_policy(Policy(model, tokenizer), folder)
     return folder
 
