@@ -50,14 +50,15 @@ def mark_published(run: Path) -> None:
 
     This one's last checkpoint stays: whoever is stopped before the policy is recorded finds the training done.
     """
-    remove_published()
     (run / _PUBLISHED).touch()
+    remove_published(keep=run)
 
 
-def remove_published() -> None:
-    """Remove the runs whose policy is in its place; those of interrupted runs stay."""
+def remove_published(keep: Path | None = None) -> None:
+    """Remove the runs whose policy is in its place, but one; those of interrupted runs stay."""
     for mark in RUNS.glob(f"*/{_PUBLISHED}"):
-        shutil.rmtree(mark.parent)
+        if mark.parent != keep:
+            shutil.rmtree(mark.parent)
 
 
 def checkpoint_folder(checkpoints: Path, step: int) -> Path:

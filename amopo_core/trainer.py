@@ -32,6 +32,7 @@ class PreferenceTrainer(Trainer):
     """Trains a policy on preference pairs. `compute_loss` divides by the pairs of the global batch itself."""
 
     loss_is_scaled_for_ga = True
+    control: TrainerControl
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class PreferenceTrainer(Trainer):
                 sums.add(self.objective(token_logps(model, batch.sequences), batch, deterministic=True), batch)
         metrics = {VALIDATION + name: value for name, value in sums.means(self._reduce).items()}
         self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -172,10 +174,8 @@ class CheckpointMarks(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Log at every checkpoint; look at the validation pairs at the end."""
-        last = state.global_step >= state.max_steps
-        control.should_log |= control.should_save or last
-        control.should_evaluate |= last
+        """Log at every checkpoint, the last step's among them."""
+        control.should_log |= control.should_save
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

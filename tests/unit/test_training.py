@@ -84,6 +84,7 @@ def test_the_history_says_what_each_view_does(tiny_policy_folder, tmp_path):
     assert sum(first[f"weights/{view}"] for view in PARAMS.view_names) == pytest.approx(1)
     assert last["validation/loss"] > 0
     assert [row["step"] for row in history if "loss" in row] == [1, 2, 3]
+    assert [row["step"] for row in history if "validation/loss" in row] == [3]
 
 
 def test_the_first_logged_loss_is_the_mean_over_the_global_batch(tiny_policy_folder, tmp_path):

@@ -65,8 +65,8 @@ def test_killed_in_training_the_same_command_goes_on_to_the_same_bytes(workspace
     assert undisturbed.returncode == 0, undisturbed.stderr
     outputs = ["policy/model.safetensors", "report/history.jsonl", "report/summary.json", "report/weights.png"]
     expected = {name: digest(workspace / name) for name in outputs}
-    shutil.rmtree(workspace / "policy")
-    shutil.rmtree(workspace / "report")
+    for folder in ("policy", "report", ".amopo"):
+        shutil.rmtree(workspace / folder)
 
     child = subprocess.Popen(stage(workspace), cwd=workspace, start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
