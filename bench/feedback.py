@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 SOURCE = "feedback"
 MADE = "made"
-MADE_STEPS, MADE_BATCH, MADE_VOCABULARY = 300, 8, 2048
+MADE_BATCH, MADE_VOCABULARY = 8, 2048
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
         describe_source(workspace, list(scores), scale, args)
         model = args.model
         if args.model == MADE:
-            model = str(make_base(rows, workspace, Path(temporary) / MADE, args.context))
+            model = str(make_base(rows, workspace, Path(temporary) / MADE, args))
         set_params(workspace, {"base": {"kind": "folder", "path": str(Path(model).resolve())}})
         amopo(workspace, "ingest", str(args.feedback.resolve()), "--source", SOURCE)
         outcome = json.loads(amopo(workspace, "retrain", "--json"))
@@ -71,6 +71,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="scale of every score")
     parser.add_argument("--context", type=int, default=512, help=f"context of a `{MADE}` policy [tokens] (default 512)")
+    parser.add_argument(
+        "--made-steps", type=int, default=300, help=f"pretraining steps of a `{MADE}` policy (default 300)"
+    )
     parser.add_argument("--epochs", type=int, default=2, help="passes over the training pairs (default 2)")
     parser.add_argument("--max-per-prompt", type=int, default=6, help="pairs a prompt at most (default 6)")
     return parser.parse_args()
@@ -132,7 +135,7 @@ def set_params(workspace: Path, sections: dict[str, dict[str, Any]]) -> None:
     yaml.dump(params, path)
 
 
-def make_base(rows: list[dict[str, Any]], workspace: Path, folder: Path, context: int) -> Path:
+def make_base(rows: list[dict[str, Any]], workspace: Path, folder: Path, args: argparse.Namespace) -> Path:
     """A small Llama pretrained on the file's prompts and responses, those of the test split left out."""
     from transformers import LlamaConfig
 
@@ -143,23 +146,25 @@ def make_base(rows: list[dict[str, Any]], workspace: Path, folder: Path, context
     from amopo_core.policy import Policy, save_policy
 
     texts = list(training_texts(rows, read_params(workspace / "params.yaml").pairs))
-    tokenizer = train_tokenizer((text for pair in texts for text in pair), MADE_VOCABULARY, context)
+    tokenizer = train_tokenizer((text for pair in texts for text in pair), MADE_VOCABULARY, args.context)
     encoder = ChatEncoder(tokenizer)
     conversations = []
     for prompt, response in texts:
         encoded, answer = (
-            encoder.prompt([{"role": "user", "content": prompt}], None, context - 128),
+            encoder.prompt([{"role": "user", "content": prompt}], None, args.context - 128),
             encoder.response(response),
         )
-        if encoded and len(encoded.ids) + len(answer) <= context:
+        if encoded and len(encoded.ids) + len(answer) <= args.context:
             conversations.append(Conversation(encoded.ids, answer))
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=96, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=context, tie_word_embeddings=True, bos_token_id=None,
+        num_key_value_heads=4, max_position_embeddings=args.context, tie_word_embeddings=True, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     say(f"a base is made here from {len(conversations)} responses")
-    model = pretrain(config, conversations, steps=MADE_STEPS, batch=MADE_BATCH, learning_rate=3e-3, seed=0, threads=1)
+    model = pretrain(
+        config, conversations, steps=args.made_steps, batch=MADE_BATCH, learning_rate=3e-3, seed=0, threads=1
+    )
     save_policy(Policy(model, tokenizer), folder)
     return folder
 
