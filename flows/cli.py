@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -25,7 +27,13 @@ Command = Callable[..., Any]
 def main() -> None:
     """Run the command line and end with 0, 1 (failed), 2 (a mistake in what was given) or 130 (interrupted)."""
     set_defaults()
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(exit_status(sys.argv[1:]))
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave as Ctrl-C does, so that no child stays behind."""
+    sys.exit(128 + number)
 
 
 def exit_status(arguments: list[str]) -> int:
