@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench-playground bench-feedback bench-data
+.PHONY: help setup demo test lint bench-playground bench-feedback bench-data bench-train bench-gpu
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,3 +36,13 @@ bench-feedback: setup  ## FEEDBACK=file MODEL=folder or made [SCALE="1 5"] [CONT
 
 bench-data: setup  ## a million rated responses from JSONL to pairs, beside datasets.map [ROWS=1000000]
 	$(BIN)/python bench/data.py $(if $(ROWS),--rows $(ROWS))
+
+bench-train: .venv/bench  ## the training step beside the published one and TRL's SimPO: speed, memory, ranks [ARGS=...]
+	$(BIN)/python -m bench.train $(ARGS)
+
+bench-gpu: .venv/bench  ## the same on a GPU, shapes of Qwen2.5: utilisation, longest context [ARGS=...]
+	$(BIN)/python -m bench.train_gpu $(ARGS)
+
+.venv/bench: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@

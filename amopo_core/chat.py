@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from amopo_core.data.tables import Message
 from amopo_core.errors import UserError
+from amopo_core.views import BLANK_LINE, instruction_behind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +29,7 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class _Part:
-    ids: list[int]
+    ids: Sequence[int]
     may_shrink: bool
 
 
@@ -70,12 +71,18 @@ class PromptParts:
 class ChatEncoder:
     """Encodes prompts and responses for one tokenizer, through its chat template."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction_at: Literal["start", "end"] = "start") -> None:
+        """`instruction_at`: where a prompt's instruction stands, before the first turn's text or behind the last's."""
         self.tokenizer = tokenizer
-        self._text = lru_cache(maxsize=256)(self._encode_text)  # the views of a pair share all but their instructions
+        self.instruction_at = instruction_at
+        # The views of a pair share all but their instructions, and most conversations have the turns of others.
+        self._text = lru_cache(maxsize=256)(self._encode_text)
+        self._template = lru_cache(maxsize=256)(self._encode_template)
+        self._anchor_ids = lru_cache(maxsize=256)(self._ids)
+        self._pieces = lru_cache(maxsize=256)(self._cut)
 
     def prompt(self, messages: Sequence[Message], instruction: str | None, budget: int) -> EncodedPrompt | None:
-        """The prompt within `budget` tokens, an instruction before the first turn's text where one is given.
+        """The prompt within `budget` tokens, with an instruction where one is given.
 
         None where not even the parts that must stay and one token of the text fit.
         """
@@ -89,41 +96,64 @@ class ChatEncoder:
         Raises:
             UserError: the template refuses the conversation (a role it does not know, say) or drops a turn.
         """
-        parts: list[_Part] = []
-        before = ""
-        for place, piece in enumerate(re.split(f"{_OPEN}([0-9]+){_CLOSE}", self._render(messages))):
-            if place % 2 == 0:
-                parts.append(_Part(self._template(piece, before), may_shrink=False))
+        turns = [place for place, message in enumerate(messages) if message["role"] != "system"]
+        instructed = turns[0 if self.instruction_at == "start" else -1] if turns else None
+        parts, before = list[_Part](), ""
+        for piece in self._pieces(tuple(message["role"] for message in messages)):
+            if isinstance(piece, str):
+                parts.append(_Part(self._template(piece, self._anchor(before)), may_shrink=False))
                 before = piece or before
                 continue
-            message = messages[int(piece)]
-            may_shrink = message["role"] != "system"
-            if instruction and may_shrink:
-                parts.append(_Part(list(self._text(instruction, self._anchor(before))), may_shrink=False))
-                before, instruction = instruction, None
-            parts.append(_Part(list(self._text(message["content"], self._anchor(before))), may_shrink))
-            before = message["content"] or before
+            added = instruction if piece == instructed else None
+            for text, part in self._said(messages[piece], added, self._anchor(before)):
+                parts.append(part)
+                before = text or before
         return PromptParts(parts)
+
+    def _said(self, message: Message, instruction: str | None, anchor: str) -> Iterator[tuple[str, _Part]]:
+        """The texts in the place of a message's content, with an instruction where one is given, and their ids."""
+        content, may_shrink = message["content"], message["role"] != "system"
+        if instruction and self.instruction_at == "start":
+            yield instruction, _Part(self._text(instruction, anchor), may_shrink=False)
+            anchor = self._anchor(instruction)
+        alone = self._text(content, anchor)
+        if not instruction or self.instruction_at == "start":
+            yield content, _Part(alone, may_shrink)
+            return
+        # Many tokenizers have one token for a question mark and a blank line behind it: it stays with the blank line.
+        together = self._text(content + BLANK_LINE, anchor)
+        apart = (place for place, (one, other) in enumerate(zip(alone, together, strict=False)) if one != other)
+        common = next(apart, min(len(alone), len(together)))
+        yield content, _Part(together[:common], may_shrink)
+        yield BLANK_LINE, _Part(together[common:], may_shrink=False)
+        instruction = instruction_behind(instruction).removeprefix(BLANK_LINE)
+        yield instruction, _Part(self._text(instruction, self._anchor(BLANK_LINE)), may_shrink=False)
 
     def response(self, text: str) -> list[int]:
         """The response's ids with the end token."""
         return [*self._text(text, self._anchor(self._generation_prompt)), self.tokenizer.eos_token_id]
 
-    def _template(self, piece: str, before: str) -> list[int]:
-        return self._behind(piece, self._anchor(before)) if piece else []
+    def _cut(self, roles: Sequence[str]) -> list[str | int]:
+        """A rendered conversation of turns of these roles: pieces of the template, between them each turn's place."""
+        pieces = re.split(f"{_OPEN}([0-9]+){_CLOSE}", self._render(roles))
+        return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)]
+
+    def _encode_template(self, piece: str, anchor: str) -> tuple[int, ...]:
+        return tuple(self._behind(piece, anchor)) if piece else ()
 
     def _encode_text(self, text: str, anchor: str) -> tuple[int, ...]:
         """The ids of people's text: what spells a special token is cut apart and stays text."""
+        spells_one = any(token in text for token in self._special_tokens)  # looked for first: cutting is slow
         ids: list[int] = []
-        for piece in self._inside_special_tokens.split(text):
+        for piece in self._inside_special_tokens.split(text) if spells_one else [text]:
             if piece:
                 ids += self._behind(piece, anchor)
                 anchor = _TEXT
-        return tuple(token for token in ids if token not in self._control_ids)
+        return tuple(ids if self._control_ids.isdisjoint(ids) else [i for i in ids if i not in self._control_ids])
 
     def _behind(self, piece: str, anchor: str) -> list[int]:
         """The ids of a piece behind `anchor`: some tokenizers put a space before what they take for a beginning."""
-        alone, together = self._ids(anchor), self._ids(anchor + piece)
+        alone, together = self._anchor_ids(anchor), self._ids(anchor + piece)
         return together[len(alone) :] if together[: len(alone)] == alone else self._ids(piece)
 
     def _ids(self, text: str) -> list[int]:
@@ -133,32 +163,32 @@ class ChatEncoder:
         """What stands for everything before a piece: nothing, the special token that it ends with, or other text."""
         if not before:
             return ""
-        return next((token for token in self._special_tokens if before.endswith(token)), _TEXT)
+        if not before.endswith(self._special_tokens):
+            return _TEXT
+        return next(token for token in self._special_tokens if before.endswith(token))
 
     @cached_property
     def _generation_prompt(self) -> str:
         """What the template puts between the last turn and the response."""
-        rendered = self._render([Message(role="user", content="")])
-        return rendered.rpartition(_CLOSE)[2] or _TEXT
+        return self._render(["user"]).rpartition(_CLOSE)[2] or _TEXT
 
-    def _render(self, messages: Sequence[Message]) -> str:
-        marked = [{"role": m["role"], "content": f"{_OPEN}{place}{_CLOSE}"} for place, m in enumerate(messages)]
+    def _render(self, roles: Sequence[str]) -> str:
+        """A conversation of turns of these roles, with a mark for each content: the same whatever they say."""
+        marked = [{"role": role, "content": f"{_OPEN}{place}{_CLOSE}"} for place, role in enumerate(roles)]
         try:
             rendered: str = self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template raises what its author chose
-            roles = ", ".join(message["role"] for message in messages)
-            raise UserError(f"the chat template refuses a conversation of the roles {roles}: {error}") from error
-        lost = [place for place in range(len(messages)) if f"{_OPEN}{place}{_CLOSE}" not in rendered]
+            named = ", ".join(roles)
+            raise UserError(f"the chat template refuses a conversation of the roles {named}: {error}") from error
+        lost = [place for place in range(len(roles)) if f"{_OPEN}{place}{_CLOSE}" not in rendered]
         if lost:
-            raise UserError(
-                f"the chat template drops turn {lost[0] + 1} of a conversation ({messages[lost[0]]['role']})"
-            )
+            raise UserError(f"the chat template drops turn {lost[0] + 1} of a conversation ({roles[lost[0]]})")
         return rendered
 
     @cached_property
-    def _special_tokens(self) -> list[str]:
+    def _special_tokens(self) -> tuple[str, ...]:
         added = self.tokenizer.added_tokens_decoder.values()
-        return sorted({*self.tokenizer.all_special_tokens, *(str(token) for token in added)} - {""})
+        return tuple(sorted({*self.tokenizer.all_special_tokens, *(str(token) for token in added)} - {""}))
 
     @cached_property
     def _inside_special_tokens(self) -> re.Pattern[str]:

@@ -32,6 +32,8 @@ class Runtime(Section):
     """Seed of every random draw of the stages."""
     threads: int = Field(ge=1, le=1024)
     """Threads of the CPU's matrix products, set in every rank: weights differ in the last bits between counts."""
+    deterministic: bool = True
+    """On a GPU, use deterministic kernels only: the same bytes again, at the price of time. A CPU always does."""
 
 
 class Dimension(Section):
@@ -306,6 +308,9 @@ class Views(Section):
     pair_order: Literal["overall", "per_dimension"]
     """`overall`: one order for every view, as published; `per_dimension`: a view swaps a pair that its dimension orders
     the other way round, and is inactive where the dimension ties."""
+    instruction_at: Literal["start", "end"] = "start"
+    """Where a view's instruction stands: before the prompt's text, as published, or after the last turn's; at the end,
+    the views of a pair share the whole prompt, which is then computed once."""
 
 
 class Objective(Section):
@@ -325,6 +330,23 @@ class Objective(Section):
     """Factor of the supervised term: minus the mean log-probability of the chosen response, once a pair."""
 
 
+class Adapter(Section):
+    """Low-rank adaptation (LoRA), through peft."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the added matrices."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Their product is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapters' inputs that is dropped in training."""
+    target_modules: list[str] = Field(default=["all-linear"], min_length=1)
+    """Names of the layers that are adapted; `all-linear`: every linear layer but the head."""
+    base_bits: Literal[16, 4] = 16
+    """4: the base is held in 4 bits (QLoRA, NF4 through bitsandbytes); 16: as it is."""
+    merge: bool = False
+    """Publish the base with the adapters merged into it, instead of the adapters and a pointer to their base."""
+
+
 class Train(Section):
     """The optimisation."""
 
@@ -336,8 +358,8 @@ class Train(Section):
     """Passes over the training pairs."""
     batch_pairs: int = Field(ge=1)
     """Pairs in one optimizer step, over all ranks and micro-batches."""
-    micro_batch_pairs: int = Field(ge=1)
-    """Pairs in one forward pass of one rank; changes memory, not the result."""
+    micro_batch_tokens: int = Field(ge=1)
+    """Tokens in one forward pass of one rank; changes memory and speed, not the result. A pair with more goes alone."""
     max_length: int = Field(ge=8)
     """Tokens of a prompt view and its longer response together, at most; the user's text is shortened to fit."""
     max_grad_norm: float = Field(gt=0)
@@ -350,6 +372,22 @@ class Train(Section):
     """Optimizer steps between two looks at the validation pairs."""
     checkpoint_every: int = Field(ge=1)
     """Optimizer steps between two checkpoints."""
+    checkpoint_minutes: float = Field(default=30.0, gt=0)
+    """A checkpoint is also due when the last one is older than this [minutes]."""
+    publish: Literal["last", "best"] = "last"
+    """Which weights become the policy: those of the last step, or those of the lowest validation loss."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What a step with an infinite or undefined loss or gradient does: end the run, or change no weight and go on; its
+    pairs and views are named either way."""
+    precision: Literal["float32", "mixed_bfloat16", "bfloat16", "float64"] = "float32"
+    """Numbers of weights and matrix products; `mixed_bfloat16`: weights in float32, products in bfloat16; `bfloat16`:
+    both, which halves the memory and rounds small updates away."""
+    gradient_checkpointing: bool = False
+    """Recompute the blocks' activations in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the policy's blocks with torch.compile: faster on GPUs after a slow start."""
+    adapter: Adapter | None = None
+    """Train low-rank adapters instead of all weights; null: all weights."""
 
 
 class Evaluation(Section):

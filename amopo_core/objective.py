@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amopo_core.batches import Batch
 from amopo_core.config import Objective
+from amopo_core.engine.batches import Batch
 from amopo_core.loss import PairwiseLoss, pairwise_loss, weighted_loss
 from amopo_core.weighting import TokenStatistics, confidence_weights, given_weights, token_statistics
 
@@ -44,7 +44,7 @@ class PreferenceObjective:
             batch: says which sequence is which view, pair and side.
             deterministic: take the weighting without its draws (evaluation).
         """
-        statistics = token_statistics(token_logps_NR, batch.response_mask_NR)
+        statistics = token_statistics(token_logps_NR, batch.rows.response_mask_NR)
         mean_logps_VB2 = _scatter(statistics.mean_logps, batch)
         pairwise = pairwise_loss(
             mean_logps_VB2[..., 0],
@@ -56,12 +56,12 @@ class PreferenceObjective:
         loss_B = weighted_loss(pairwise.loss_VB, weights_VB)
         if self.config.supervised_weight:
             loss_B = loss_B - self.config.supervised_weight * statistics.mean_logps[batch.supervised_row_B]
-        return ObjectiveResult(batch.weight_B * loss_B, weights_VB, pairwise, mean_logps_VB2.detach())
+        return ObjectiveResult(batch.weight_B.to(loss_B) * loss_B, weights_VB, pairwise, mean_logps_VB2.detach())
 
     def _weights(self, statistics: TokenStatistics, batch: Batch, deterministic: bool) -> Tensor:
         if self.config.weighting in ("uniform", "fixed"):
             given = self.config.fixed_weights if self.config.weighting == "fixed" else dict.fromkeys(self.views, 1.0)
-            weight_V = torch.tensor([given[view] for view in self.views]).to(statistics.mean_logps)
+            weight_V = torch.tensor([given[view] for view in self.views], dtype=torch.float64).to(statistics.mean_logps)
             return given_weights(weight_V, batch.active_VB)
         prob_mean_VB2 = _scatter(statistics.prob_mean, batch)
         eps_VB2 = batch.eps_VB2.to(prob_mean_VB2)
@@ -73,6 +73,6 @@ class PreferenceObjective:
 
 def _scatter(values_N: Tensor, batch: Batch) -> Tensor:
     """The values of the batch's view sequences at their (view, pair, side), shape (V, B, 2); 0 elsewhere."""
-    in_views = batch.slot_N >= 0
-    flat = values_N.new_zeros(batch.eps_VB2.numel())
-    return flat.index_put((batch.slot_N[in_views],), values_N[in_views]).view(batch.eps_VB2.shape)
+    slots = batch.eps_VB2.numel()
+    flat = values_N.new_zeros(slots + 1)  # the last takes what belongs to no view, so that nothing waits for a count
+    return flat.index_put((batch.slot_N,), values_N)[:slots].view(batch.eps_VB2.shape)

@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from amopo_core import adapter
 from amopo_core.errors import UserError
 from amopo_core.policy_folder import check_policy_folder
 
@@ -42,30 +44,62 @@ class Policy:
         return getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
 
 
-def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
+def load_policy(folder: Path, dtype: torch.dtype = torch.float32, *, bits: int = 16) -> Policy:
     """The policy of a local transformers folder; nothing is fetched, no code of the folder is run.
 
-    A tokenizer without a chat template gets `FALLBACK_TEMPLATE`, and the log says so.
+    A folder of adapters gives their pinned base with the adapters merged into it. A tokenizer without a chat template
+    gets `FALLBACK_TEMPLATE`, and the log says so.
+
+    Args:
+        folder: the checkpoint, or the adapters.
+        dtype: of the weights.
+        bits: 4 holds the weights in 4 bits, to train adapters on them.
 
     Raises:
-        UserError: the folder is missing, is no transformers checkpoint, has pickled weights only, or has no end token.
+        UserError: the folder is missing, is no transformers checkpoint, has pickled weights only, has no end token, or
+            holds adapters of a base that is not there or has changed.
     """
     check_policy_folder(folder)
     quiet_transformers()
+    base = adapter.pinned_base(folder) if adapter.is_adapter(folder) else folder
+    options = adapter.quantized(dtype) if bits == 4 else {}
+    tokenizer = load_tokenizer(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+            base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, **options
         )
+        if base != folder:
+            model = adapter.merged(model, folder)
     except Exception as error:  # transformers raises a dozen kinds for a broken folder
         raise UserError(f"{folder} does not load as a causal language model: {error}") from error
+    if bits == 4:
+        adapter.follow_inputs(model)
+    model.eval()
+    return Policy(model, tokenizer)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a policy's folder, with a chat template.
+
+    Raises:
+        UserError: it does not load, or has no end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises a dozen kinds for a broken folder
+        raise UserError(f"{folder} holds no tokenizer that loads: {error}") from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer names no end token (eos_token), so no response could ever end")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = FALLBACK_TEMPLATE
-        log.warning("%s has no chat template; used instead: the bare prompt followed by a line break", folder)
-    model.eval()
-    return Policy(model, tokenizer)
+        _say_no_template(folder)
+    return tokenizer
+
+
+@cache
+def _say_no_template(folder: Path) -> None:
+    """Once for each folder."""
+    log.warning("%s has no chat template; used instead: the bare prompt followed by a line break", folder)
 
 
 def quiet_transformers() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from amopo_core.config import FolderBase, Params
 from amopo_core.errors import UserError
 from amopo_core.evaluation.judge import load_judge
-from amopo_core.launch import launch_file, ranks_of
 from amopo_core.policy_folder import check_policy_folder
 from amopo_core.redaction import load_redactor
+from amopo_core.training.launch import launch_file, ranks_of
 
 
 def check_inputs(params: Params) -> None:

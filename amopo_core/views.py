@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from amopo_core.config import GENERIC_VIEW, Dimension, Views
 from amopo_core.data.tables import Pair
 
+BLANK_LINE = "\n\n"
+"""Stands between an instruction and the text."""
+
 
 @dataclass(frozen=True)
 class View:
     """One active view of one pair."""
 
     instruction: str
-    """Put before the prompt, for both responses alike."""
+    """Put into the prompt, for both responses alike."""
     swapped: bool
     """True where this view prefers the response that the overall order rejects."""
 
@@ -37,9 +40,14 @@ def instruction(view: str, score: int | None, dimensions: Mapping[str, Dimension
     `score` is None where no score is known, only which response is better.
     """
     if view == GENERIC_VIEW:
-        return f"Aim for high scores in {', '.join(map(_spoken, dimensions))}.\n\n"
+        return f"Aim for high scores in {', '.join(map(_spoken, dimensions))}.{BLANK_LINE}"
     aim = f"high {_spoken(view)}" if score is None else f"{_spoken(view)} {score} of 5"
-    return f"Aim for {aim}: {dimensions[view].description}.\n\n"
+    return f"Aim for {aim}: {dimensions[view].description}.{BLANK_LINE}"
+
+
+def instruction_behind(instruction: str) -> str:
+    """An instruction as it stands behind a text: the blank line before it instead of after it."""
+    return BLANK_LINE + instruction.rstrip("\n")
 
 
 def instruction_of_form(prompt_view: str, dimensions: Mapping[str, Dimension]) -> str | None:

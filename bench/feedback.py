@@ -116,7 +116,7 @@ def describe_source(
             "train": {
                 "epochs": args.epochs,
                 "batch_pairs": 16,
-                "micro_batch_pairs": 4,
+                "micro_batch_tokens": 8000,
                 "max_length": args.context,
                 "learning_rate": 3e-4,
             },

@@ -162,7 +162,7 @@ def relabelled_copy(normalized: Path, copy: Path, relabel: Relabel, seed: int) -
 
 def train(params: Params, folder: Path, base: Path) -> None:
     """Fit a policy to the pairs of a folder as the stage does, in one rank."""
-    from amopo_core.training import train_policy
+    from amopo_core.training.rank import train_policy
 
     with redirect_stderr(StringIO()):  # the steps of two seeds at once are no progress that one can read
         train_policy(params, pairs=folder, base=base, run=folder / "run", history=folder / "history.jsonl", ranks=1)

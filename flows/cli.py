@@ -175,6 +175,29 @@ def status(as_json: bool) -> None:
 
 
 @cli.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """Look at what would train here: devices, ranks, precision, kernels, disk, versions, the starting policy.
+
+    Starts the ranks of the launch file (AMOPO_LAUNCH) to count them; trains nothing. Takes up to a minute, and ends
+    with 1 where something is wrong, with 0 where all is well or only worth a warning.
+
+    Example: AMOPO_LAUNCH=configs/accelerate/ddp.yaml amopo doctor
+    """
+    from amopo_core.doctor.examine import examine
+
+    found = []
+    for topic, finding in examine():
+        found.append({"topic": topic, "status": finding.status, "said": finding.said, "mend": finding.mend})
+        if not as_json:
+            click.echo(finding.line(topic))
+    is_wrong = any(each["status"] == "wrong" for each in found)
+    if as_json:
+        _print_json({"wrong": is_wrong, "findings": found})
+    return EXIT_FAILED if is_wrong else 0
+
+
+@cli.command()
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
 @json_option
 def ui(port: int, as_json: bool) -> None:

@@ -59,7 +59,8 @@ def retrain() -> Outcome:
 
     runs.append(run_stage("base"))
     with tracking.tracked_run() as run_id:
-        with tracking.follow_history(run_id) as history:
+        tracking.clear_training_logs()
+        with tracking.follow_history(run_id) as history, tracking.follow_speed(run_id) as speed:
             runs.append(run_stage("train"))
         runs.append(run_stage("evaluate"))
         found = registry.by_lock(read_lock().digest)
@@ -77,6 +78,7 @@ def retrain() -> Outcome:
         lock, params = read_lock(), read_params()
         commit = record(f"retrain-{lock.digest[:12]}")
         tracking.log_history(run_id, history.sent)
+        tracking.log_times(run_id, speed.sent)
         tracking.log_results(run_id, params, data_digests(lock))
         measured = compare_candidate(has_champion=rival is not None)
         tags = version_tags(lock, params, run_id=run_id, commit=commit)

@@ -13,8 +13,8 @@ from prefect.tasks import Task
 
 from amopo_core.errors import UserError
 from amopo_core.params_file import read_params
-from amopo_core.run_folder import remove_published
 from amopo_core.stages.command import EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE
+from amopo_core.training.run_folder import remove_published
 from tasks import git
 from tasks.dvc_command import DVC, has_remote, run_dvc
 from tasks.errors import OutsideError

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-GRACE = 10.0
+GRACE = 60.0
 """Time between the request to end and the end by force [seconds]."""
 
 

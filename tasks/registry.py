@@ -19,6 +19,7 @@ from mlflow.types.schema import ColSpec, Schema
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from amopo_core.adapter import is_adapter, read_pointer
 from amopo_core.config import Params
 from amopo_core.data.tables import read_pairs
 from amopo_core.evaluation.comparison import Comparison
@@ -37,6 +38,10 @@ DECISION_TAG, REPLACED_TAG, VERDICT_TAG = "decision", "replaced_champion", "verd
 NOBODY = "none"
 """Stands for the number of a champion that there was not."""
 POLICY = Path("models/policy")
+BASE = "base"
+"""Key of a merged version's metadata: the path and the digests of the base that its adapters were trained on."""
+ADAPTER = "adapter"
+"""Folder of a run's artifacts: the adapters as they were trained."""
 _REQUIREMENTS = ("torch", "transformers", "accelerate", "tokenizers", "safetensors")
 _CARD_HEADER = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
 """The metadata block that a model card of transformers begins with."""
@@ -99,6 +104,9 @@ def decision_on(version: Version, rival: Version | None) -> Verdict | None:
 def register(run_id: str, params: Params, against_base: Comparison, tags: Mapping[str, str]) -> Version:
     """The new version of the trained policy, with its model card.
 
+    Adapters are registered merged into their base: the version needs neither peft nor today's models/base to be served
+    or to be measured as champion later. The adapters stay beside it in the run, the pointer to their base in both.
+
     Args:
         run_id: the MLflow run that the policy came from.
         params: what it was trained with.
@@ -110,6 +118,7 @@ def register(run_id: str, params: Params, against_base: Comparison, tags: Mappin
     from amopo_core.policy import load_policy
 
     policy = load_policy(POLICY)
+    base = read_pointer(POLICY) if is_adapter(POLICY) else None
     policy.model.name_or_path = (
         f"./{POLICY}"  # no possible hub id, or MLflow would ask the hub for its card and licence
     )
@@ -131,7 +140,10 @@ def register(run_id: str, params: Params, against_base: Comparison, tags: Mappin
             signature=ModelSignature(Schema([ColSpec("string")]), Schema([ColSpec("string")])),
             input_example=_example_prompt(policy),
             pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in _REQUIREMENTS],
+            metadata={BASE: base} if base else None,
         )
+        if base:
+            MlflowClient().log_artifacts(run_id, str(POLICY), ADAPTER)
         return _create_version(run_id, logged, card, tags)
 
 

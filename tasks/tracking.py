@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ from tasks.history import HistoryFollower, Row, batches, read_history
 
 EXPERIMENT = "amopo"
 HISTORY = Path("reports/train/history.jsonl")
+TRAINING_LOGS = Path("logs/train")
+"""How fast a training went and where its time went: no output of a stage, since no two runs take the same time."""
+SPEED, TIMES = TRAINING_LOGS / "speed.jsonl", TRAINING_LOGS / "summary.json"
 QUALITY = Path("reports/quality")
 MANIFEST_FILE = Path("data/pairs/manifest.parquet")
 """The rows of feedback behind the pairs of a run."""
@@ -79,6 +83,16 @@ def follow_history(run_id: str) -> HistoryFollower:
     return HistoryFollower(HISTORY, lambda rows: _send(run_id, rows))
 
 
+def clear_training_logs() -> None:
+    """Remove what an earlier training left of its times: where DVC finds this one done, there is nothing to send."""
+    shutil.rmtree(TRAINING_LOGS, ignore_errors=True)
+
+
+def follow_speed(run_id: str) -> HistoryFollower:
+    """Sends tokens and pairs per second to the run while the block trains, as `speed/…`."""
+    return HistoryFollower(SPEED, lambda rows: _send(run_id, speed_rows(rows)))
+
+
 def name_version(run_id: str, number: str) -> None:
     """Write on the run which version it came to."""
     with reaching_mlflow():
@@ -94,6 +108,33 @@ def log_history(run_id: str, already_sent: int) -> None:
             _send(run_id, batch)
     if rows:
         get_run_logger().info("sent %d lines of the training history", len(rows))
+
+
+@task(task_run_name="times", cache_policy=NO_CACHE)
+def log_times(run_id: str, already_sent: int) -> None:
+    """Send what of the speed has not been sent, where the time went as `time/…`, and both files; none where none is."""
+    if not TRAINING_LOGS.exists():
+        return
+    rows = read_history(SPEED)[already_sent:] if SPEED.exists() else []
+    with reaching_mlflow():
+        for batch in batches(speed_rows(rows)):
+            _send(run_id, batch)
+        if TIMES.exists():
+            numbers = time_metrics(json.loads(TIMES.read_text(encoding="utf-8")))
+            now = _now()
+            MlflowClient().log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
+        MlflowClient().log_artifacts(run_id, str(TRAINING_LOGS), str(TRAINING_LOGS))
+
+
+def speed_rows(rows: Sequence[Row]) -> list[Row]:
+    """Lines of speed.jsonl as metrics: `speed/NAME` beside the step; what is no number is left out."""
+    return [{"step": row["step"]} | _numbers("speed", row, leave_out="step") for row in rows]
+
+
+def time_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """summary.json as metrics: `time/PART` of its seconds, `speed/NAME/whole_run` of its other numbers."""
+    whole = _numbers("speed", summary, leave_out="seconds")
+    return _numbers("time", summary.get("seconds", {})) | {f"{name}/whole_run": value for name, value in whole.items()}
 
 
 @task(task_run_name="results", cache_policy=NO_CACHE)
@@ -198,6 +239,14 @@ def _log_params(client: MlflowClient, run_id: str, params: Params) -> None:
     pairs = iter([Param(key, str(value)) for key, value in flat(params.model_dump(mode="json"))])
     while batch := list(islice(pairs, _PARAM_BATCH)):
         client.log_batch(run_id, params=batch)
+
+
+def _numbers(prefix: str, values: Mapping[str, Any], leave_out: str = "") -> dict[str, float]:
+    return {
+        f"{prefix}/{name}": float(value)
+        for name, value in values.items()
+        if name != leave_out and isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _send(run_id: str, rows: Sequence[Row]) -> None:

@@ -223,23 +223,27 @@ def read_pairs(path: Path) -> list[Pair]:
         raise UserError(f"{path.parent / TEXTS} lacks {len(missing)} texts; remove it and run `dvc repro`")
     prompts = {number: cast(list[Message], json.loads(texts[number])) for number in table["prompt_id"].unique()}
     names = [name.removeprefix(GAP) for name in table.columns if name.startswith(GAP)]
-    return [_pair(row, names, prompts, texts) for row in table.iter_rows(named=True)]
+    return [
+        pair_of(row, names, prompts[row["prompt_id"]], texts[row["chosen_id"]], texts[row["rejected_id"]])
+        for row in table.iter_rows(named=True)
+    ]
 
 
-def _pair(
-    row: Mapping[str, Any], dimensions: Sequence[str], prompts: Mapping[int, list[Message]], texts: Mapping[int, str]
+def pair_of(
+    row: Mapping[str, Any], dimensions: Sequence[str], prompt: Sequence[Message], chosen: str, rejected: str
 ) -> Pair:
-    chosen = {name: row[CHOSEN + name] for name in dimensions}
-    rejected = {name: row[REJECTED + name] for name in dimensions}
-    unscored = [name for name in dimensions if chosen[name] is None or rejected[name] is None]
+    """A row of `pairs` with its texts."""
+    chosen_scores = {name: row[CHOSEN + name] for name in dimensions}
+    rejected_scores = {name: row[REJECTED + name] for name in dimensions}
+    unscored = [name for name in dimensions if chosen_scores[name] is None or rejected_scores[name] is None]
     return Pair(
         pair_id=written(row["pair_id"]),
         prompt_id=written(row["prompt_id"]),
-        prompt=prompts[row["prompt_id"]],
-        chosen=texts[row["chosen_id"]],
-        rejected=texts[row["rejected_id"]],
-        chosen_scores=chosen,
-        rejected_scores=rejected,
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        chosen_scores=chosen_scores,
+        rejected_scores=rejected_scores,
         preferences={name: row[GAP + name] for name in unscored if row[GAP + name] is not None},
         weight=row["weight"],
     )

@@ -16,7 +16,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-from amopo_core.logps import pad_sequences
+from amopo_core.engine.logps import pad_sequences
 from amopo_core.policy import Policy
 
 log = logging.getLogger(__name__)

@@ -47,9 +47,11 @@ def measure(policy: Policy, pairs: Sequence[Pair], judge: Judge | None, params: 
         UserError: there is no prompt to answer, a prompt does not fit, or the judge does not score as declared.
     """
     instruction = instruction_of_form(params.evaluation.prompt_view, params.dimensions)
+    encoder = ChatEncoder(policy.tokenizer, params.views.instruction_at)
     prompts = held_out_prompts(pairs, judge, params)
-    answers = _answers(policy, prompts, instruction, judge, params)
-    return Measurement(rank(policy, pairs, instruction, params.evaluation.batch_size), answers)
+    token_ids = _encoded(encoder, prompts, instruction, policy.context, params.evaluation.max_new_tokens)
+    answers = _answers(policy, prompts, token_ids, judge, params)
+    return Measurement(rank(policy, encoder, pairs, instruction, params.evaluation.batch_size), answers)
 
 
 def held_out_prompts(pairs: Sequence[Pair], judge: Judge | None, params: Params) -> dict[str, Sequence[Message]]:
@@ -96,14 +98,14 @@ def repetition(token_ids: Sequence[int]) -> float:
 def _answers(
     policy: Policy,
     prompts: Mapping[str, Sequence[Message]],
-    instruction: str | None,
+    token_ids: Sequence[list[int]],
     judge: Judge | None,
     params: Params,
 ) -> list[Answer]:
     settings = params.evaluation
     generations = generate(
         policy,
-        _encoded(policy, prompts, instruction, settings.max_new_tokens),
+        token_ids,
         list(prompts),
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
@@ -125,9 +127,12 @@ def _answers(
 
 
 def _encoded(
-    policy: Policy, prompts: Mapping[str, Sequence[Message]], instruction: str | None, max_new_tokens: int
+    encoder: ChatEncoder,
+    prompts: Mapping[str, Sequence[Message]],
+    instruction: str | None,
+    context: int,
+    max_new_tokens: int,
 ) -> list[list[int]]:
-    encoder, context = ChatEncoder(policy.tokenizer), policy.context
     encoded = [encoder.prompt(prompt, instruction, context - max_new_tokens) for prompt in prompts.values()]
     if any(prompt is None for prompt in encoded):
         raise UserError(

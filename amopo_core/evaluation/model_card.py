@@ -5,7 +5,7 @@ from __future__ import annotations
 from amopo_core.config import Base, FolderBase, HubBase, Params
 from amopo_core.evaluation.comparison import JUDGE_SCORE, Comparison
 from amopo_core.evaluation.markdown import comparison_table
-from amopo_core.views import instruction_of_form
+from amopo_core.views import instruction_behind, instruction_of_form
 
 
 def model_card(params: Params, comparison: Comparison, *, baseline: str, data_digest: str, chat_template: str) -> str:
@@ -68,11 +68,12 @@ def _starting_policy(base: Base) -> str:
 def _use(params: Params, chat_template: str) -> str:
     instruction = instruction_of_form(params.evaluation.prompt_view, params.dimensions)
     form = f"Evaluated with the prompt form `{params.evaluation.prompt_view}`: "
-    form += (
-        "the prompt as people send it, nothing before it."
-        if instruction is None
-        else (f"before the first turn's text stands exactly\n\n{_fenced(instruction)}")
-    )
+    if instruction is None:
+        form += "the prompt as people send it, nothing added to it."
+    elif params.views.instruction_at == "start":
+        form += f"before the first turn's text stands exactly\n\n{_fenced(instruction)}"
+    else:
+        form += f"behind the last turn's text stands exactly\n\n{_fenced(instruction_behind(instruction))}"
     template = (
         "Call `tokenizer.apply_chat_template(messages, add_generation_prompt=True)`; the tokenizer carries the template"
     )

@@ -6,10 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from amopo_core.chat import ChatEncoder
 from amopo_core.data.tables import Pair
+from amopo_core.engine.forward import PolicyForward, best_forward
 from amopo_core.evaluation.measurement import RankedPair
-from amopo_core.logps import mean_logps
 from amopo_core.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -18,21 +21,49 @@ _BATCHES_A_LINE = 8
 """Forward passes between two lines of progress."""
 
 
-def rank(policy: Policy, pairs: Sequence[Pair], instruction: str | None, batch_size: int) -> list[RankedPair]:
+def rank(
+    policy: Policy, encoder: ChatEncoder, pairs: Sequence[Pair], instruction: str | None, batch_size: int
+) -> list[RankedPair]:
     """Every pair with its two mean log-probabilities, in the order given.
 
     Args:
         policy: who is asked.
+        encoder: encodes for it.
         pairs: test pairs.
-        instruction: what is put before each prompt; None: nothing.
+        instruction: what is put into each prompt; None: nothing.
         batch_size: sequences in one forward pass.
     """
     ranked: list[RankedPair] = []
     pairs_a_line = max(1, _BATCHES_A_LINE * batch_size // 2)
-    for start in range(0, len(pairs), pairs_a_line):
-        ranked += _rank(policy, pairs[start : start + pairs_a_line], instruction, batch_size)
-        log.info("ranked %d of %d pairs", len(ranked), len(pairs))
+    forward = best_forward(policy.model, policy.context)
+    try:
+        for start in range(0, len(pairs), pairs_a_line):
+            chunk = pairs[start : start + pairs_a_line]
+            encoded = [_encode(encoder, pair, instruction, policy.context) for pair in chunk]
+            ranked += _rank(policy, forward, chunk, encoded, batch_size)
+            log.info("ranked %d of %d pairs", len(ranked), len(pairs))
+    finally:
+        forward.detach()
     return ranked
+
+
+@torch.no_grad()
+def mean_logps(
+    policy: Policy,
+    forward: PolicyForward,
+    prompts: Sequence[list[int]],
+    responses: Sequence[list[int]],
+    batch_size: int,
+) -> Tensor:
+    """Mean log-probability of each response, shape (N,) [nats per token]; sequences of like length run together."""
+    means_N = torch.zeros(len(prompts))
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(responses[row]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = forward.rows([prompts[row] for row in rows], [responses[row] for row in rows]).to(policy.model.device)
+        lengths_N = batch.response_mask_NR.sum(-1)
+        means_N[rows] = (forward.token_logps(policy.model, batch).sum(-1) / lengths_N).float().cpu()
+    return means_N
 
 
 @dataclass(frozen=True)
@@ -43,18 +74,22 @@ class _EncodedPair:
     truncated: int
 
 
-def _rank(policy: Policy, pairs: Sequence[Pair], instruction: str | None, batch_size: int) -> list[RankedPair]:
-    encoder, context = ChatEncoder(policy.tokenizer), policy.context
-    encoded = [_encode(encoder, pair, instruction, context) for pair in pairs]
-    logps = iter(_logps(policy, [ids for ids in encoded if ids is not None], batch_size))
+def _rank(
+    policy: Policy,
+    forward: PolicyForward,
+    pairs: Sequence[Pair],
+    encoded: Sequence[_EncodedPair | None],
+    batch_size: int,
+) -> list[RankedPair]:
+    logps = iter(_logps(policy, forward, [ids for ids in encoded if ids is not None], batch_size))
     return [_ranked(pair, ids, next(logps) if ids else None) for pair, ids in zip(pairs, encoded, strict=True)]
 
 
-def _logps(policy: Policy, pairs: Sequence[_EncodedPair], batch_size: int) -> list[list[float]]:
+def _logps(policy: Policy, forward: PolicyForward, pairs: Sequence[_EncodedPair], batch_size: int) -> list[list[float]]:
     """Mean log-probability of the chosen and of the rejected response of each pair [nats per token]."""
     prompts = [pair.prompt for pair in pairs for _ in (pair.chosen, pair.rejected)]
     responses = [response for pair in pairs for response in (pair.chosen, pair.rejected)]
-    return mean_logps(policy.model, prompts, responses, batch_size).view(-1, 2).tolist()
+    return mean_logps(policy, forward, prompts, responses, batch_size).view(-1, 2).tolist()
 
 
 def _encode(encoder: ChatEncoder, pair: Pair, instruction: str | None, context: int) -> _EncodedPair | None:

@@ -14,7 +14,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from amopo_core.logps import pad_sequences, token_logps
+from amopo_core.engine.logps import pad_sequences, token_logps
 
 log = logging.getLogger(__name__)
 

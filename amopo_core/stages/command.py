@@ -22,10 +22,15 @@ MESSAGE = "error: "
 
 def parse_paths(description: str, names: Sequence[str], argv: Sequence[str] | None) -> argparse.Namespace:
     """The paths a stage reads and writes, one required option each; numbers come from params.yaml alone."""
+    return paths_parser(description, names).parse_args(argv)
+
+
+def paths_parser(description: str, names: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser of the paths, for a stage that has an option more."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in names:
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="PATH")
-    return parser.parse_args(argv)
+    return parser
 
 
 class Interrupted(KeyboardInterrupt):
@@ -99,6 +104,12 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that it can be waited for (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(36, 1)  # 36: PR_SET_CHILD_SUBREAPER
 
 
 def _said(message: str, status: int) -> int:

@@ -11,59 +11,120 @@ one stays until the flow has recorded the run or another run is done; remove it 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
-from amopo_core.launch import launch_file, ranks_of
+import psutil
+
+from amopo_core.config import Params
+from amopo_core.errors import UserError
 from amopo_core.params_file import read_params
-from amopo_core.run_folder import DROPPED, FAILURE, POLICY, SUMMARY, mark_published, run_folder
 from amopo_core.stages.command import (
     EXIT_FAILED,
     MESSAGE,
+    adopt_orphans,
     die_with_parent,
     exit_with,
-    parse_paths,
+    paths_parser,
+)
+from amopo_core.training.launch import launch_command, launch_file, machine_rank, ranks_of, read_launch
+from amopo_core.training.memory import ended_without_a_word, oom_kills
+from amopo_core.training.run_folder import (
+    DROPPED,
+    FAILURE,
+    POLICY,
+    RUNS,
+    SUMMARY,
+    input_digests,
+    interrupted_runs,
+    is_run_folder,
+    mark_published,
+    open_run,
+    run_folder,
+    wait_until_free,
 )
 
-GRACE_SECONDS = 30
+GRACE_SECONDS = 55
+"""Time that the ranks have to save and end [seconds]."""
+FAILED_SECONDS = 30
+"""Time that the ranks have to end once one of them has failed [seconds]."""
+EXIT_STOPPED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Launch the ranks, wait, and move what they made to where it belongs."""
-    args = parse_paths(__doc__, ["pairs", "base", "policy", "report"], argv)
+    parser = paths_parser(__doc__, ["pairs", "base", "policy", "report"])
+    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with exactly this run's folder, or refuse")
+    args = parser.parse_args(argv)
     params = read_params()
     launch = launch_file()
-    ranks = ranks_of(launch)
-    run = run_folder(params, [args.pairs, args.base], ranks)
-    for folder in (run, args.report):
-        folder.mkdir(parents=True, exist_ok=True)
+    ranks, machine = ranks_of(launch), machine_rank(launch)
+    digests = input_digests(params, [args.pairs, args.base], ranks)
+    run = args.resume or run_folder(digests)
+    if args.resume and not is_run_folder(run):
+        raise UserError(f"--resume: {run} is no run's folder; expected one such as those in {RUNS}")
+    open_run(run, digests, first=machine == 0)
+    if read_launch(launch).machines == 1:  # another machine's ranks may have begun
+        wait_until_free(run)
+    for line in interrupted_runs(run, digests):
+        sys.stderr.write(f"train: {line}\n")
+    args.report.mkdir(parents=True, exist_ok=True)
     history = args.report / "history.jsonl"
     inputs = ["--pairs", args.pairs, "--base", args.base, "--run", run, "--history", history, "--ranks", ranks]
-    run_ranks(launch, params.runtime.threads, [str(value) for value in inputs], run)
-    publish(run, args.policy, args.report)
+    run_ranks(launch, params, [str(value) for value in inputs], run)
+    if machine == 0:
+        publish(run, args.policy, args.report)
 
 
-def run_ranks(launch: Path, threads: int, inputs: Sequence[str], run: Path) -> None:
+def run_ranks(launch: Path, params: Params, inputs: Sequence[str], run: Path) -> None:
     """Run the ranks through accelerate; end as they do."""
     failure = run / FAILURE
-    failure.unlink(missing_ok=True)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
-    command = [*launcher, "--num_cpu_threads_per_process", str(threads), "-m", "amopo_core.training", *inputs]
-    child = subprocess.Popen(command, preexec_fn=_as_rank)  # noqa: PLW1509 (one thread here)
+    if machine_rank(launch) == 0:
+        failure.unlink(missing_ok=True)
+    signal.signal(signal.SIGTERM, _terminated)
+    command = launch_command(launch, params.runtime.threads, ["amopo_core.training.rank", *inputs])
+    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ  # its warnings are for those who write the training
+    kills = oom_kills()
+    adopt_orphans()
+    child = subprocess.Popen(command, preexec_fn=_as_rank, env=environment)  # noqa: PLW1509 (one thread here)
     try:
-        status = child.wait()
+        status = _wait(child, failure)
+    except Terminated:
+        status = EXIT_STOPPED
+        _stop(child)
     finally:
         _stop(child)
     if failure.exists():
         said = json.loads(failure.read_text(encoding="utf-8"))
         sys.stderr.write(f"{MESSAGE}{said['message']}\n")
         sys.exit(said["status"])
+    if status in (EXIT_STOPPED, -signal.SIGTERM):
+        sys.stderr.write(f"{MESSAGE}stopped; the same command goes on from the last checkpoint\n")
+        sys.exit(EXIT_STOPPED)
     if status:
+        said = ended_without_a_word(status, params.train, killed=oom_kills() > kills)
+        sys.stderr.write(f"{MESSAGE}{said}\n")
         sys.exit(EXIT_FAILED)
+
+
+def _wait(child: subprocess.Popen[bytes], failure: Path) -> int:
+    """The launcher's exit status; ranks that wait for one that has failed are ended after a while."""
+    while not failure.exists():
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(timeout=1)
+    try:
+        return child.wait(timeout=FAILED_SECONDS)
+    except subprocess.TimeoutExpired:
+        _stop(child, grace=0)
+        return EXIT_FAILED
 
 
 def _as_rank() -> None:
@@ -72,13 +133,32 @@ def _as_rank() -> None:
     die_with_parent()
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
+class Terminated(BaseException):
+    """SIGTERM reached the stage."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
+
+
+def _stop(child: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
+    """Ask the ranks to end and wait for them: a launcher may end before its ranks have saved, and leave them behind."""
+    family = psutil.Process().children(recursive=True)
+    ranks = [process for process in family if process.pid != child.pid]
+    for process in ranks or family:  # a launcher ends with its ranks
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    until = time.monotonic() + grace
+    _, left = psutil.wait_procs(ranks, timeout=grace)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    try:
+        child.wait(timeout=max(until - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def publish(run: Path, policy: Path, report: Path) -> None:

@@ -54,6 +54,30 @@ def test_turns_stay_turns_and_the_instruction_stands_before_the_first(chat):
     assert prompt.truncated == 0
 
 
+@pytest.fixture(scope="module")
+def behind(chat):
+    """The same with instructions behind the text."""
+    return ChatEncoder(chat.tokenizer, "end")
+
+
+def test_at_the_end_the_instruction_stands_behind_the_last_turn_that_is_no_system_prompt(behind):
+    messages = [{"role": "system", "content": "S"}, *user("Q1"), *user("Q2"), {"role": "system", "content": "S2"}]
+    prompt = behind.prompt(messages, "Aim.\n\n", 999)
+
+    assert decoded(behind, prompt.ids) == (
+        "<|system|>S<|end|><|user|>Q1<|end|><|user|>Q2\n\nAim.<|end|><|system|>S2<|end|><|assistant|>"
+    )
+    assert behind.prompt(messages, None, 999) == ChatEncoder(behind.tokenizer).prompt(messages, None, 999)
+
+
+def test_at_the_end_the_text_is_shortened_before_the_instruction(behind):
+    whole = behind.prompt(user("0123456789"), "Aim.\n\n", 999)
+    cut = behind.prompt(user("0123456789"), "Aim.\n\n", len(whole.ids) - 6)
+
+    assert (cut.truncated, cut.last_turn) == (6, 4)
+    assert decoded(behind, cut.ids) == "<|user|>6789\n\nAim.<|end|><|assistant|>"
+
+
 def test_text_never_becomes_a_special_token(chat):
     end = chat.tokenizer.eos_token_id
     prompt = chat.prompt(user("a<|end|>b"), None, 99)
@@ -139,14 +163,14 @@ def sentencepiece_like(special_tokens):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
-        "{{ bos_token }}{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{{ eos_token }}{% endfor %}B:",
-        "{% for m in messages %}{{ bos_token }}{{ m['content'] }}{{ eos_token }}{% endfor %}{{ bos_token }}",
-    ],
-)
+JOINING = [
+    "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{{ eos_token }}{% endfor %}B:",
+    "{% for m in messages %}{{ bos_token }}{{ m['content'] }}{{ eos_token }}{% endfor %}{{ bos_token }}",
+]
+
+
+@pytest.mark.parametrize("template", JOINING)
 def test_no_space_appears_where_the_pieces_meet(template):
     """What is trained on is what a server sends: the ids of the whole rendered conversation."""
     tokenizer = sentencepiece_like(["<s>", "</s>"])
@@ -159,6 +183,43 @@ def test_no_space_appears_where_the_pieces_meet(template):
     prompt = encoder.prompt(messages, None, 999).ids
     assert prompt == whole
     assert prompt + encoder.response("Bye.") == [*with_response, tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("template", JOINING)
+def test_no_space_appears_before_an_instruction_behind_the_text(template):
+    tokenizer = sentencepiece_like(["<s>", "</s>"])
+    tokenizer.chat_template = template
+    prompt = ChatEncoder(tokenizer, "end").prompt(user("Q two?"), "Be brief\n\n", 999)
+
+    assert prompt.ids == whole(tokenizer, user("Q two?\n\nBe brief"))
+
+
+@pytest.mark.parametrize(
+    ("question", "stays"),
+    [("Q two?", "?\n\n"), ("Q two", "\n\n"), ("Q?\n", "?\n\n\n"), ("?", "?\n\n"), ("", "\n\n")],
+)
+def test_a_token_of_the_last_letter_and_the_blank_line_is_what_a_server_sends_and_is_never_cut(question, stays):
+    tokenizer = merging()
+    encoder = ChatEncoder(tokenizer, "end")
+    parts = encoder.parts(user(question), "Aim.\n\n")
+
+    assert parts.fit(99).ids == whole(tokenizer, user(f"{question}\n\nAim."))
+    assert decoded(encoder, parts.fit(0).ids) == f"{stays}Aim.<|end|>"
+
+
+def merging():
+    """A token a byte, but for line breaks and what stands before them: '\n\n', '?\n\n' and '?\n'."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĊĊ", "?ĊĊ", "?Ċ"]
+    merges = [("Ċ", "Ċ"), ("?", "ĊĊ"), ("?", "Ċ")]
+    tokenizer = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(letters)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", chat_template="{{ messages[0].content }}<|end|>"
+    )
 
 
 TEMPLATES = {
@@ -223,6 +284,13 @@ def test_the_instruction_stands_in_the_first_turn_of_the_user_and_the_system_pro
     with_instruction[1] = {"role": "user", "content": "Aim high.\n\nFirst question?"}
 
     assert ChatEncoder(public).prompt(CONVERSATION, "Aim high.\n\n", 999).ids == whole(public, with_instruction)
+
+
+def test_at_the_end_the_instruction_stands_in_the_last_turn_of_the_user(public):
+    with_instruction = [*CONVERSATION]
+    with_instruction[3] = {"role": "user", "content": "Second question?\n\nAim high."}
+
+    assert ChatEncoder(public, "end").prompt(CONVERSATION, "Aim high.\n\n", 999).ids == whole(public, with_instruction)
 
 
 @pytest.mark.parametrize("turn", range(4))

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from amopo_core.batches import Batch, Collator, PairAt
 from amopo_core.config import Objective
 from amopo_core.data.tables import text_id
-from amopo_core.encoding import EncodedPair
+from amopo_core.engine.batches import BatchMaker
 from amopo_core.objective import PreferenceObjective
+from amopo_core.training.encoding import EncodedPair
 
 VIEWS = ("all_dimensions", "helpfulness", "correctness")
 WEIGHTINGS = ["gaussian", "mean", "uniform", "fixed"]
@@ -42,8 +42,8 @@ def random_pairs(seed, count=3, views=3):
 
 
 def collate(pairs, **options):
-    collator = Collator(**{"seed": 0, "generic_view": True, "supervised": False} | options)
-    return Batch(**collator([(PairAt(i, 0, len(pairs), True), pair) for i, pair in enumerate(pairs)]))
+    maker = BatchMaker(**{"seed": 0, "generic_view": True, "supervised": False, "packed": False} | options)
+    return maker(pairs, step=0, pairs_in_step=len(pairs))
 
 
 def fake_logps(batch, pairs):
@@ -51,11 +51,11 @@ def fake_logps(batch, pairs):
     rows = []
     for slot in batch.slot_N.tolist():
         view_pair, side = divmod(slot, 2)
-        view, b = divmod(view_pair, len(pairs))
+        view, b = divmod(view_pair, len(pairs))  # a plain prompt's slot is beyond the views: any pair, chosen
         key = int(text_id([pairs[b].pair_id, view, side])[:8], 16)
         length = len(pairs[b].rejected if side else pairs[b].chosen)
         row = -3 * torch.rand(length, generator=torch.Generator().manual_seed(key), dtype=torch.float64)
-        rows.append(torch.cat([torch.zeros(batch.response_mask_NR.shape[1] - length, dtype=torch.float64), row]))
+        rows.append(torch.cat([row, torch.zeros(batch.rows.response_mask_NR.shape[1] - length, dtype=torch.float64)]))
     return torch.stack(rows)
 
 
@@ -94,7 +94,7 @@ def test_the_gradient_is_the_published_one(weighting):
         chosen, rejected = result.mean_logps_VB2[view, b]
         u = which.config.beta * (chosen - rejected) - which.config.target_margin
         size = result.weights_VB[view, b] * which.config.beta * (1 - u.sigmoid()) / len(pairs)
-        mask = batch.response_mask_NR[row]
+        mask = batch.rows.response_mask_NR[row]
         expected = (size if side else -size) / mask.sum() * mask
         assert_close(logps.grad[row], expected)
 
@@ -114,7 +114,9 @@ def test_evaluation_is_deterministic_and_draws_are_not():
 def test_the_supervised_term_is_added_once_outside_the_weighting(generic_view):
     pairs = [EncodedPair("a", ([5], [5, 5], [5]), (False,) * 3, [5], [1, 1], [2], 0)]
     batch = collate(pairs, supervised=True, generic_view=generic_view)
-    logps = -torch.rand(batch.response_mask_NR.shape, dtype=torch.float64).masked_fill(~batch.response_mask_NR, 0)
+    logps = -torch.rand(batch.rows.response_mask_NR.shape, dtype=torch.float64).masked_fill(
+        ~batch.rows.response_mask_NR, 0
+    )
     without, with_it = (objective(supervised_weight=weight)(logps, batch).loss_B for weight in (0.0, 0.5))
 
     mean_chosen = logps[batch.supervised_row_B[0]].sum() / 2
@@ -139,7 +141,7 @@ def test_permuting_views_permutes_losses_and_weights():
         EncodedPair("a", ([5], [5], [5]), (False,) * 3, [5], [1], [2], 0)
     ])  # fmt: skip
     order = [2, 0, 1]
-    permuted_batch = Batch(**{**vars(batch), "eps_VB2": batch.eps_VB2[order]})
+    permuted_batch = replace(batch, eps_VB2=batch.eps_VB2[order])
     result = objective()(logps, batch)
     permuted = objective()(logps.view(3, 2, 1)[order].reshape(6, 1), permuted_batch)
 

@@ -2,7 +2,7 @@ import pytest
 
 from amopo_core.config import Dimension, Views
 from amopo_core.data.tables import Pair
-from amopo_core.views import View, instruction, instruction_of_form, target_score, views_of
+from amopo_core.views import View, instruction, instruction_behind, instruction_of_form, target_score, views_of
 
 DIMENSIONS = {
     "helpfulness": Dimension(description="helps", weight=1),
@@ -29,6 +29,10 @@ def test_each_view_names_its_own_dimension_only():
 
 def test_the_instruction_ends_with_a_separator():
     assert instruction("helpfulness", 4, DIMENSIONS).endswith("\n\n")
+
+
+def test_behind_a_text_the_separator_stands_before_the_instruction():
+    assert instruction_behind(instruction("helpfulness", 4, DIMENSIONS)) == "\n\nAim for helpfulness 4 of 5: helps."
 
 
 def test_overall_order_names_the_chosen_score_also_where_it_is_the_lower_one():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from amopo_core.data.tables import Pair, text_id
@@ -13,6 +15,12 @@ def pair(prompt_id: str, response: str = "Yes.") -> Pair:
 
 
 PAIRS = [pair("c"), pair("a"), pair("b"), pair("a", "Oh.")]
+
+
+def with_view(params, *, prompt_view: str, instruction_at: str = "start"):
+    evaluation = params.evaluation.model_copy(update={"prompt_view": prompt_view})
+    views = params.views.model_copy(update={"instruction_at": instruction_at})
+    return params.model_copy(update={"evaluation": evaluation, "views": views})
 
 
 class LengthJudge:
@@ -91,6 +99,19 @@ def test_a_measurement_holds_every_pair_and_every_answer(tiny_policy_folder, par
     for answer in measurement.answers:
         assert answer.tokens == 8 - answer.ended or answer.ended
         assert answer.scores == {"helpfulness": 5.0 if len(answer.response) > 4 else 1.0, "correctness": 3.0}
+
+
+def test_ranking_and_answers_have_the_instruction_where_training_had_it(tiny_policy_folder, params):
+    """Measured by hand: the same prompts with the instruction spelt out in their text, asked plainly."""
+    policy, spelt = load_policy(tiny_policy_folder), "\n\nAim for helpfulness 5 of 5: helps."
+    behind = with_view(params, prompt_view="helpfulness@5", instruction_at="end")
+    by_hand = [replace(row, prompt=[row.prompt[0] | {"content": row.prompt[0]["content"] + spelt}]) for row in PAIRS]
+
+    found, expected = measure(policy, PAIRS, None, behind), measure(policy, by_hand, None, params)
+
+    assert found.pairs == expected.pairs
+    assert [answer.response for answer in found.answers] == [answer.response for answer in expected.answers]
+    assert found.pairs != measure(policy, PAIRS, None, with_view(params, prompt_view="helpfulness@5")).pairs
 
 
 def test_without_a_judge_nothing_is_scored(tiny_policy_folder, params):

@@ -39,36 +39,40 @@ def mean_logp(policy, prompt_text: str, response: str) -> float:
 def test_log_probabilities_are_those_of_each_response_alone(policy):
     pairs = [pair(0, "So.", "Because of the moon"), pair(1, "x", "No idea"), pair(2, "A long one, really", "y")]
 
-    for given, ranked in zip(pairs, rank(policy, pairs, None, batch_size=4), strict=True):
+    for given, ranked in zip(
+        pairs, rank(policy, ChatEncoder(policy.tokenizer), pairs, None, batch_size=4), strict=True
+    ):
         assert (ranked.pair_id, ranked.prompt_id) == (given.pair_id, given.prompt_id)
         assert ranked.chosen_logp == pytest.approx(mean_logp(policy, "Why?", given.chosen), abs=1e-5)
         assert ranked.rejected_logp == pytest.approx(mean_logp(policy, "Why?", given.rejected), abs=1e-5)
 
 
 def test_score_gaps_are_chosen_minus_rejected(policy):
-    [ranked] = rank(policy, [pair(0, "a", "b")], None, batch_size=2)
+    [ranked] = rank(policy, ChatEncoder(policy.tokenizer), [pair(0, "a", "b")], None, batch_size=2)
 
     assert ranked.score_gaps == {"helpfulness": 3.0, "correctness": -0.5, "brevity": None}
 
 
 def test_a_preference_without_scores_is_a_gap_too(policy):
     compared = replace(pair(0, "a", "b"), preferences={"brevity": -1.0})
-    [ranked] = rank(policy, [compared], None, batch_size=2)
+    [ranked] = rank(policy, ChatEncoder(policy.tokenizer), [compared], None, batch_size=2)
 
     assert ranked.score_gaps["brevity"] == -1.0
     assert ranked.margin("brevity") == pytest.approx(ranked.rejected_logp - ranked.chosen_logp)
 
 
-def test_the_instruction_comes_before_the_prompt(policy):
-    [ranked] = rank(policy, [pair(0, "a", "b")], "Be brief. ", batch_size=2)
+def test_the_instruction_stands_where_the_encoder_puts_it(policy):
+    [ranked] = rank(policy, ChatEncoder(policy.tokenizer), [pair(0, "a", "b")], "Be brief. ", batch_size=2)
+    [behind] = rank(policy, ChatEncoder(policy.tokenizer, "end"), [pair(0, "a", "b")], "Be brief.\n\n", batch_size=2)
 
     assert ranked.chosen_logp == pytest.approx(mean_logp(policy, "Be brief. Why?", "a"), abs=1e-5)
+    assert behind.chosen_logp == pytest.approx(mean_logp(policy, "Why?\n\nBe brief.", "a"), abs=1e-5)
 
 
 def test_what_does_not_fit_the_context_is_shortened_or_left_unread(policy):
     """256 tokens of context, a token a byte: prompt 300 + line break, longer response 9 + end -> 55 left out."""
     long_prompt, long_response = pair(0, "123456789", "b", prompt="w" * 300), pair(1, "c" * 300, "d")
-    shortened, unread = rank(policy, [long_prompt, long_response], None, batch_size=2)
+    shortened, unread = rank(policy, ChatEncoder(policy.tokenizer), [long_prompt, long_response], None, batch_size=2)
 
     assert shortened.truncated == 55
     assert shortened.chosen_logp is not None
@@ -77,6 +81,9 @@ def test_what_does_not_fit_the_context_is_shortened_or_left_unread(policy):
 
 def test_the_batch_size_changes_nothing_but_the_last_bits(policy):
     pairs = [pair(number, "a" * (number + 1), "b" * (9 - number)) for number in range(8)]
-    one, many = rank(policy, pairs, None, batch_size=1), rank(policy, pairs, None, batch_size=64)
+    one, many = (
+        rank(policy, ChatEncoder(policy.tokenizer), pairs, None, batch_size=1),
+        rank(policy, ChatEncoder(policy.tokenizer), pairs, None, batch_size=64),
+    )
 
     assert [ranked.chosen_logp for ranked in one] == pytest.approx([ranked.chosen_logp for ranked in many], abs=1e-5)

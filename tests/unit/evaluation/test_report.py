@@ -108,14 +108,28 @@ def test_a_table_aligns_numbers_to_the_right():
 
 
 @pytest.mark.parametrize(
-    ("prompt_view", "said"),
+    ("prompt_view", "instruction_at", "said"),
     [
-        ("plain", "nothing before it"),
-        ("helpfulness@5", "```text\nAim for helpfulness 5 of 5: helps.\n\n\n```"),
+        ("plain", "start", "nothing added to it"),
+        (
+            "helpfulness@5",
+            "start",
+            "first turn's text stands exactly\n\n```text\nAim for helpfulness 5 of 5: helps.\n\n\n```",
+        ),
+        (
+            "helpfulness@5",
+            "end",
+            "last turn's text stands exactly\n\n```text\n\n\nAim for helpfulness 5 of 5: helps.\n```",
+        ),
     ],
 )
-def test_the_card_gives_the_exact_prompt_form(params, prompt_view, said):
-    asked = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"prompt_view": prompt_view})})
+def test_the_card_gives_the_exact_prompt_form(params, prompt_view, instruction_at, said):
+    asked = params.model_copy(
+        update={
+            "evaluation": params.evaluation.model_copy(update={"prompt_view": prompt_view}),
+            "views": params.views.model_copy(update={"instruction_at": instruction_at}),
+        }
+    )
     comparison = compare(measured(2.0, -1.0), measured(3.5, 0.25), asked)
     card = model_card(asked, comparison, baseline="base", data_digest="0123abcd", chat_template="{{ x }} ``` y")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from amopo_core.chat import ChatEncoder
+from amopo_core.engine.logps import pad_sequences, token_logps
 from amopo_core.evaluation.generation import generate
 from amopo_core.judges.playground import JUDGE
-from amopo_core.logps import pad_sequences, token_logps
 from amopo_core.params_file import read_params
 from amopo_core.playground.base import DIMENSIONS, make_base
 from amopo_core.policy import Policy, load_policy

@@ -22,8 +22,8 @@ from amopo_core.params_file import override
 ROOT = Path(__file__).parents[3]
 DIMENSIONS = ["helpfulness", "correctness", "instruction_following"]
 SETTINGS = [
-    "runtime.threads=1", "train.batch_pairs=4", "train.micro_batch_pairs=2", "train.max_length=120", "train.epochs=4",
-    "train.log_every=2", "train.checkpoint_every=5", "train.validate_every=100",
+    "runtime.threads=1", "train.batch_pairs=4", "train.micro_batch_tokens=400", "train.max_length=120",
+    "train.epochs=4", "train.log_every=2", "train.checkpoint_every=5", "train.validate_every=100",
 ]  # fmt: skip
 
 
@@ -84,6 +84,40 @@ def test_killed_in_training_the_same_command_goes_on_to_the_same_bytes(workspace
     assert "going on from checkpoint-" in resumed.stderr
     assert {name: digest(workspace / name) for name in outputs} == expected
     assert not list(workspace.glob(".amopo/checkpoints/*/policy"))
+
+
+@pytest.mark.parametrize("launch", ["cpu.yaml", "cpu-two-ranks.yaml"])
+def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on_to_the_same_bytes(workspace, launch):
+    assert run(workspace, launch).returncode == 0
+    outputs = ["policy/model.safetensors", "report/history.jsonl"]
+    expected = {name: digest(workspace / name) for name in outputs}
+    for folder in ("policy", "report", ".amopo"):
+        shutil.rmtree(workspace / folder)
+    environment = os.environ | {"AMOPO_LAUNCH": f"configs/accelerate/{launch}"}
+    child = subprocess.Popen(stage(workspace), cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True)
+    for line in child.stderr:
+        if line.startswith("train: step"):
+            break
+    child.terminate()
+    _, said = child.communicate(timeout=60)
+    resumed = run(workspace, launch)
+
+    assert child.returncode == 143
+    assert "which is saved; the same command goes on" in said
+    assert "going on from checkpoint-" in resumed.stderr
+    assert {name: digest(workspace / name) for name in outputs} == expected
+
+
+def test_resuming_a_run_of_other_data_exits_2_and_names_both_digests(workspace):
+    assert run(workspace).returncode == 0
+    folder = next(workspace.glob(".amopo/checkpoints/*"))
+    write_pairs(workspace / "pairs" / "train.parquet", make_pairs()[:8], DIMENSIONS)
+    command = [*stage(workspace), "--resume", str(folder)]
+    stopped = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
+
+    assert stopped.returncode == 2
+    assert "belongs to other inputs: data (then " in stopped.stderr
+    assert "parameters" not in stopped.stderr
 
 
 def test_stopped_between_the_policy_and_its_record_nothing_is_trained_again(workspace):

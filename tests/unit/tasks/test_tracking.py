@@ -7,7 +7,17 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from tasks.tracking import flat, tracked_run
+from tasks.tracking import (
+    SPEED,
+    TIMES,
+    clear_training_logs,
+    flat,
+    follow_speed,
+    log_times,
+    speed_rows,
+    time_metrics,
+    tracked_run,
+)
 
 DIES = """
 import os
@@ -39,6 +49,60 @@ def test_a_run_that_was_killed_ends_with_the_next_one_of_its_workspace(
 
     assert statuses == ["KILLED", "RUNNING", "RUNNING"]
     assert client.get_run(run).info.status == "FINISHED"
+
+
+def test_speed_and_times_become_metrics_by_name() -> None:
+    rows = speed_rows([{"step": 5, "tokens_per_second": 900, "pairs_per_second": 2.5, "memory_bytes": None}])
+    summary = {"seconds": {"forward": 3, "backward": 6.5}, "tokens_per_second": 880.0, "device": "cpu"}
+
+    assert rows == [{"step": 5, "speed/tokens_per_second": 900, "speed/pairs_per_second": 2.5}]
+    assert time_metrics(summary) == {
+        "time/forward": 3,
+        "time/backward": 6.5,
+        "speed/tokens_per_second/whole_run": 880,
+    }
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """An empty store, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tasks.history.EVERY", 0.01)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    return MlflowClient()
+
+
+def write_speed(*steps: int) -> None:
+    SPEED.parent.mkdir(parents=True, exist_ok=True)
+    with SPEED.open("a") as file:
+        file.writelines(f'{{"step": {step}, "tokens_per_second": {step * 100.0}}}\n' for step in steps)
+
+
+def test_the_speed_is_sent_while_training_goes_on_and_the_rest_after_it(client: MlflowClient) -> None:
+    with tracked_run() as run:
+        with follow_speed(run) as speed:
+            write_speed(1, 2)
+        write_speed(3)
+        TIMES.write_text('{"seconds": {"forward": 1.5}, "pairs_per_second": 4}')
+        log_times.fn(run, speed.sent)
+
+    points = client.get_metric_history(run, "speed/tokens_per_second")
+    assert speed.sent == 2
+    assert [(point.step, point.value) for point in points] == [(1, 100.0), (2, 200.0), (3, 300.0)]
+    assert client.get_run(run).data.metrics["time/forward"] == 1.5
+    assert {file.path for file in client.list_artifacts(run, "logs/train")} == {str(SPEED), str(TIMES)}
+
+
+def test_what_an_earlier_training_left_is_not_sent(client: MlflowClient) -> None:
+    write_speed(1)
+    clear_training_logs()
+    with tracked_run() as run:
+        with follow_speed(run) as speed:
+            pass
+        log_times.fn(run, speed.sent)
+
+    assert client.get_run(run).data.metrics == {}
+    assert client.list_artifacts(run) == []
 
 
 def dies_in_a_run(workspace: Path, store: str) -> str:

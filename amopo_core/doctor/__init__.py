@@ -1,0 +1,1 @@
+"""What this machine can train with: each check says what it found and what to do about it."""

@@ -1,0 +1,1 @@
+"""How a batch goes through the policy: shared prompts, packed rows, log-probabilities."""

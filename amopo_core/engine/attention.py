@@ -1,0 +1,100 @@
+"""How the tokens of a packed row see each other: only what stands on their own path of the tree.
+
+`segments` computes exactly the products that the tree needs, piece by piece, on any device; `flex_attention` is one
+fused kernel on CUDA, told the same by a mask. Axes: T = tokens of the row, Q = of a segment, K = of its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from amopo_core.engine.tree import Segment
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+SEGMENTS, FLEX, SDPA = "amopo_segments", "flex_attention", "sdpa"
+"""Names of attention implementations, as transformers' `set_attn_implementation` takes them."""
+
+
+class Pieces:
+    """What `segment_attention` must know of a row, the same for every layer."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.lengths = [segment.stop - segment.start for segment in segments]
+        self.paths = [(*segment.parents, number) for number, segment in enumerate(segments)]
+        """For each segment, the segments whose tokens it sees; itself the last."""
+        self._masks: list[Tensor | None] = []
+
+    def masks(self, like: Tensor) -> list[Tensor | None]:
+        """For each segment, what is added to its scores, shape (Q, K): 0 or -infinity; None: a root, plainly causal.
+
+        Made once, in the precision and on the device of `like`: attention would make its own in every layer.
+        """
+        if not self._masks:
+            self._masks = [self._mask(number, like) for number in range(len(self.lengths))]
+        return self._masks
+
+    def _mask(self, number: int, like: Tensor) -> Tensor | None:
+        length, before = self.lengths[number], sum(self.lengths[place] for place in self.paths[number][:-1])
+        if not before:
+            return None
+        return like.new_full((length, before + length), -torch.inf).triu(before + 1)
+
+
+def segment_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    pieces: Pieces,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one packed row, as transformers asks for it: (1, heads, T, size) -> (1, T, heads, size)."""
+    queries, keys, values = (torch.split(states, pieces.lengths, dim=2) for states in (query, key, value))
+    outputs = []
+    for number, (path, mask) in enumerate(zip(pieces.paths, pieces.masks(query), strict=True)):
+        outputs.append(
+            F.scaled_dot_product_attention(
+                queries[number],
+                torch.cat([keys[place] for place in path], dim=2) if len(path) > 1 else keys[number],
+                torch.cat([values[place] for place in path], dim=2) if len(path) > 1 else values[number],
+                attn_mask=mask,
+                is_causal=mask is None,
+                dropout_p=dropout if module.training else 0.0,
+                scale=scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def block_mask(subtree_end_T: Tensor) -> BlockMask:
+    """The same for `flex_attention`: token k is seen by token q where k <= q < subtree_end[k]."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (query < subtree_end_T[key])
+
+    length = len(subtree_end_T)
+    return create_block_mask(sees, None, None, length, length, device=subtree_end_T.device)
+
+
+def dense_mask(subtree_end_T: Tensor) -> Tensor:
+    """The same as one boolean mask, shape (T, T): the plain form that the others must equal."""
+    place_T = torch.arange(len(subtree_end_T), device=subtree_end_T.device)
+    return (place_T[None] <= place_T[:, None]) & (place_T[:, None] < subtree_end_T[None])
+
+
+AttentionInterface.register(SEGMENTS, segment_attention)
+AttentionMaskInterface.register(SEGMENTS, lambda *_, **__: None)

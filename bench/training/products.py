@@ -1,0 +1,51 @@
+"""What the output layer cannot do without: its matrix products alone, on as many rows as the step has.
+
+Forward, recomputation and the two of the backward pass, tile by tile over the vocabulary, into memory that is there
+already. Of several sizes of tiles the fastest counts.
+
+Axes: M = rows of a micro-batch, H = hidden size, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from bench.training.task import PRECISIONS, Task, make_pairs, necessary_tokens, response_tokens
+
+TILES = (1024, 4096, 16384)
+"""Words of a tile."""
+
+
+def product_seconds(task: Task) -> list[float]:
+    """Of the products that each timed step of the task needs, in micro-batches of the task's tokens."""
+    torch.manual_seed(task.seed)
+    pairs, count = make_pairs(task), task.pairs_per_step
+    steps = [pairs[start : start + count] for start in range(count, len(pairs), count)]
+    weight_VH = torch.randn(task.shape.vocabulary, task.shape.hidden).to(PRECISIONS[task.precision])
+    found = []
+    for step in steps:
+        micro_batches = math.ceil(necessary_tokens(step) / task.micro_batch)
+        rows = math.ceil(response_tokens(step) / micro_batches)
+        hidden_MH = torch.randn(rows, task.shape.hidden).to(weight_VH.dtype)
+        found.append(micro_batches * min(_timed(hidden_MH, weight_VH, min(tile, len(weight_VH))) for tile in TILES))
+    return found
+
+
+def _timed(hidden_MH: Tensor, weight_VH: Tensor, tile: int) -> float:
+    """Seconds of the second time."""
+    gradient_MH, gradient_VH = torch.zeros_like(hidden_MH), torch.zeros_like(weight_VH)
+    logits = hidden_MH.new_empty(len(hidden_MH) * tile)
+    for _ in range(2):
+        started = time.perf_counter()
+        for start in range(0, len(weight_VH), tile):
+            weight_TH = weight_VH[start : start + tile]
+            logits_MT = logits[: len(hidden_MH) * len(weight_TH)].view(len(hidden_MH), len(weight_TH))
+            torch.mm(hidden_MH, weight_TH.T, out=logits_MT)
+            torch.mm(hidden_MH, weight_TH.T, out=logits_MT)
+            gradient_MH.addmm_(logits_MT, weight_TH)
+            torch.mm(logits_MT.T, hidden_MH, out=gradient_VH[start : start + tile])
+    return time.perf_counter() - started

@@ -1,0 +1,118 @@
+"""Variants taken in turn, A B C A B C: each in a process of its own, or all in one that lives long."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from signal import SIGKILL
+from statistics import median
+from typing import Any
+
+from bench.training.measure import Measured
+from bench.training.task import Task
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURE = "bench.training.measure"
+TWO_RANKS = ("-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-two-ranks.yaml")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A variant on a task, over all rounds."""
+
+    task: Task
+    own_process: bool
+    rounds: list[Measured]
+
+    @property
+    def seconds(self) -> float:
+        """Median over all timed steps of all rounds; without end where the memory does not suffice."""
+        return median([seconds for found in self.rounds for seconds in found.seconds] or [math.inf])
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Of the median step."""
+        return self.task.pairs_per_step / self.seconds
+
+    @property
+    def peak_mb(self) -> float:
+        """Median over the rounds, beyond parameters, gradients and optimiser state."""
+        return median(found.peak_mb for found in self.rounds)
+
+    @property
+    def process_mb(self) -> float:
+        """Median over the rounds of the whole process's peak."""
+        return median(found.process_mb for found in self.rounds)
+
+    @property
+    def objective_share(self) -> float:
+        """Share of the steps that statistics, weights and loss took; 0 where it was not measured."""
+        return median(found.objective_share for found in self.rounds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "task": self.task.as_dict(),
+            "own_process": self.own_process,
+            "seconds_per_step": self.seconds if math.isfinite(self.seconds) else None,
+            "pairs_per_second": self.pairs_per_second,
+            "peak_mb": self.peak_mb,
+            "rounds": [asdict(found) for found in self.rounds],
+        }
+
+
+def in_own_processes(tasks: Sequence[Task], rounds: int) -> list[Result]:
+    """Every task once a round, in a fresh process each time; every round has other pairs."""
+    found: list[list[Measured]] = [[] for _ in tasks]
+    for number in range(rounds):
+        for place, task in enumerate(tasks):
+            (measured,) = run([replace(task, seed=number)])
+            found[place].append(measured)
+            say(task, measured, f"round {number + 1} of {rounds}")
+    return [Result(task, True, measured) for task, measured in zip(tasks, found, strict=True)]
+
+
+def in_one_process(tasks: Sequence[Task], rounds: int) -> list[Result]:
+    """The same in one process for all."""
+    turns = [replace(task, seed=number) for number in range(rounds) for task in tasks]
+    measured = run(turns)
+    for task, one in zip(turns, measured, strict=True):
+        say(task, one, "in one process")
+    return [Result(task, False, measured[place :: len(tasks)]) for place, task in enumerate(tasks)]
+
+
+def run(tasks: Sequence[Task]) -> list[Measured]:
+    """Measure the tasks in one new process, or in two ranks; what it said is shown where it fails."""
+    launcher = TWO_RANKS if tasks[0].ranks > 1 else ()
+    command = [sys.executable, *launcher, "-m", MEASURE, *(json.dumps(task.as_dict()) for task in tasks)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(tasks[0].threads), "PYTHONPATH": _path()}
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode == -SIGKILL:
+        sys.exit(
+            f"{tasks[0].variant} was killed, most likely for its memory; try fewer --pairs or a smaller --vocabulary"
+        )
+    if process.returncode:
+        sys.exit(f"{tasks[0].variant} ended with {process.returncode}\n{process.stderr[-3000:]}")
+    lines = [line for line in process.stdout.splitlines() if line.startswith("{")]
+    return [Measured(**json.loads(line)) for line in lines]
+
+
+def say(task: Task, measured: Measured, where: str) -> None:
+    """A line of progress."""
+    seconds = ", ".join(f"{value:.2f}" for value in measured.seconds) or "out of memory,"
+    print(
+        f"{time.strftime('%H:%M:%S')} {task.shape.name}, {task.precision}, {where}: {task.variant} {seconds} s a step,"
+        f" {measured.peak_mb:,.0f} MB",
+        flush=True,
+    )
+
+
+def _path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,0 +1,83 @@
+"""The benches run for real, on sizes of which nothing about speed is asked."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+VIEWS = 4
+
+
+def bench(module, *options):
+    command = [sys.executable, "-m", f"bench.{module}", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def rounds(results):
+    return {result["task"]["variant"]: result["rounds"][0] for result in results if result["own_process"]}
+
+
+def test_train_measures_every_variant_on_the_same_pairs(tmp_path):
+    variants = ["published", *(["trl"] if find_spec("trl") else []), "ours"]
+    out = tmp_path / "train.json"
+
+    run = bench("train", "--quick", "--parts", "steps", "--variants", ",".join(variants), "--out", out)
+
+    assert run.returncode == 0, run.stderr
+    found = rounds(json.loads(out.read_text())["steps"])
+    assert list(found) == [*variants, "products"]
+    losses = {name: found[name]["loss"] for name in variants}
+    losses["published"] *= VIEWS  # it divides by them
+    assert losses == pytest.approx(dict.fromkeys(variants, losses["ours"]), rel=1e-3)
+    assert len({found[name]["parameters"] for name in variants}) == 1
+    assert all(len(found[name]["seconds"]) == 1 and found[name]["state_mb"] > 0 for name in variants)
+    assert found["ours"]["objective_share"] > 0
+    assert (tmp_path / "train.png").read_bytes().startswith(b"\x89PNG")
+    assert "pairs/s" in run.stdout
+
+
+def test_train_measures_ranks_and_memory(tmp_path):
+    out = tmp_path / "train.json"
+
+    run = bench("train", "--quick", "--parts", "memory,ranks", "--out", out)
+
+    assert run.returncode == 0, run.stderr
+    numbers = json.loads(out.read_text())
+    assert [result["task"]["micro_batch"] for result in numbers["memory"]] == [1000, 2000]
+    one, _, two = numbers["ranks"]
+    assert (one["task"]["ranks"], two["task"]["ranks"]) == (1, 2)
+    assert two["rounds"][0]["loss"] == pytest.approx(one["rounds"][0]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [["--parts", "speed"], ["--variants", "ours,theirs"]])
+def test_train_says_what_can_be_chosen(options):
+    run = bench("train", *options)
+
+    assert run.returncode == 2
+    assert "choose from" in run.stderr
+
+
+def test_gpu_bench_runs_a_tiny_shape_on_a_cpu(tmp_path):
+    out = tmp_path / "gpu.json"
+
+    run = bench("train_gpu", "--device", "cpu", "--quick", "--variants", "published,ours", "--peak", "1", "--out", out)
+
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["published", "ours"]
+    assert all(0 < row["utilisation"] < 1 and row["longest_context"] == 64 for row in rows)
+
+
+@pytest.mark.parametrize(("options", "said"), [([], "no GPU is here"), (["--device", "cpu"], "add --quick")])
+def test_gpu_bench_without_a_gpu_says_what_to_do(options, said, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    run = bench("train_gpu", *options)
+
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert "--quick" in run.stderr
