@@ -35,6 +35,9 @@ class PreferenceObjective:
     def __init__(self, config: Objective, views: Sequence[str]) -> None:
         self.config = config
         self.views = tuple(views)
+        given = config.fixed_weights if config.weighting == "fixed" else dict.fromkeys(views, 1.0)
+        self._given_weight_V = torch.tensor([given[view] for view in views], dtype=torch.float64)
+        self._weight_V = self._given_weight_V
 
     def __call__(self, token_logps_NR: Tensor, batch: Batch, *, deterministic: bool = False) -> ObjectiveResult:
         """The loss of every pair of the batch, times the pair's weight, shape (B,).
@@ -58,11 +61,15 @@ class PreferenceObjective:
             loss_B = loss_B - self.config.supervised_weight * statistics.mean_logps[batch.supervised_row_B]
         return ObjectiveResult(batch.weight_B.to(loss_B) * loss_B, weights_VB, pairwise, mean_logps_VB2.detach())
 
+    def _given_V(self, like: Tensor) -> Tensor:
+        """The given weights; copied to a device once, as that would wait for it."""
+        if (self._weight_V.dtype, self._weight_V.device) != (like.dtype, like.device):
+            self._weight_V = self._given_weight_V.to(like)
+        return self._weight_V
+
     def _weights(self, statistics: TokenStatistics, batch: Batch, deterministic: bool) -> Tensor:
         if self.config.weighting in ("uniform", "fixed"):
-            given = self.config.fixed_weights if self.config.weighting == "fixed" else dict.fromkeys(self.views, 1.0)
-            weight_V = torch.tensor([given[view] for view in self.views], dtype=torch.float64).to(statistics.mean_logps)
-            return given_weights(weight_V, batch.active_VB)
+            return given_weights(self._given_V(statistics.mean_logps), batch.active_VB)
         prob_mean_VB2 = _scatter(statistics.prob_mean, batch)
         eps_VB2 = batch.eps_VB2.to(prob_mean_VB2)
         if deterministic or self.config.weighting == "mean":

@@ -55,7 +55,7 @@ def override(path: Path, assignments: Sequence[str]) -> Params:
     for assignment in assignments:
         _assign(document, assignment)
     changed = _dumped(document)
-    params = _validated(_parsed(path, changed), path, changed)
+    params = _validated(_parsed(path, changed), path, changed, assignments)
     if "\r\n" in text:
         changed = changed.replace("\n", "\r\n")
     with replacing(path) as file:
@@ -115,22 +115,28 @@ def _dumped(document: CommentedMap) -> str:
     return buffer.getvalue()
 
 
-def _validated(document: CommentedMap, path: Path, text: str) -> Params:
+def _validated(document: CommentedMap, path: Path, text: str, assignments: Sequence[str] = ()) -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(document, path, text.splitlines(), details) for details in error.errors()]
+        problems = [_problem(document, path, text.splitlines(), details, assignments) for details in error.errors()]
         raise UserError("\n".join(problems)) from None
 
 
-def _problem(document: CommentedMap, path: Path, lines: Sequence[str], details: ErrorDetails) -> str:
-    """One line for one mistake: file, line, key, what is wrong, what stands there."""
+def _problem(
+    document: CommentedMap, path: Path, lines: Sequence[str], details: ErrorDetails, assignments: Sequence[str]
+) -> str:
+    """One line for one mistake: file and line or the assignment, key, what is wrong, what stands there."""
     keys, line = _place(document, (*details["loc"], *details.get("ctx", {}).get("keys", ())))
     said = details["msg"]
     if details["type"] == "extra_forbidden":
         said = f"no such key{_nearest(keys)}"
     if details["type"] == "missing":
         said = "this key is missing"
+    for assignment in assignments:
+        assigned = assignment.partition("=")[0].split(".")
+        if assigned == keys[: len(assigned)]:
+            return f"--set {assignment}: {'.'.join(keys)}: {said}"
     place = f"{path}:{line}: " if line else f"{path}: "
     content = f"   (line: {lines[line - 1].strip()})" if line else ""
     return f"{place}{'.'.join(keys)}: {said}{content}"
@@ -172,6 +178,8 @@ def _assign(document: CommentedMap, assignment: str) -> None:
     for depth, parent in enumerate(parents):
         if not isinstance(here, CommentedMap) or parent not in here:
             raise UserError(f"--set {assignment}: there is no `{'.'.join(parents[: depth + 1])}` in the parameter file")
+        if here[parent] is None:  # a section that is empty so far
+            here[parent] = CommentedMap()
         here = here[parent]
     if not isinstance(here, CommentedMap):
         raise UserError(f"--set {assignment}: `{'.'.join(parents)}` holds a value, not keys")

@@ -9,25 +9,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from amopo_core.engine.tree import Segment
+from amopo_core.engine.moving import moved_to
+from amopo_core.engine.tree import Segment, Tokens, subtree_ends
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 SEGMENTS, FLEX, SDPA = "amopo_segments", "flex_attention", "sdpa"
 """Names of attention implementations, as transformers' `set_attn_implementation` takes them."""
+BLOCK = 128
+"""Side of a block of `flex_attention` [tokens]."""
 
 
 class Pieces:
     """What `segment_attention` must know of a row, the same for every layer."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
-        self.lengths = [segment.stop - segment.start for segment in segments]
+        self.lengths = [len(segment) for segment in segments]
         self.paths = [(*segment.parents, number) for number, segment in enumerate(segments)]
         """For each segment, the segments whose tokens it sees; itself the last."""
         self._masks: list[Tensor | None] = []
@@ -61,6 +66,8 @@ def segment_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one packed row, as transformers asks for it: (1, heads, T, size) -> (1, T, heads, size)."""
+    if query.is_cuda and query.shape[1] != key.shape[1]:  # its fused kernels take a mask or grouped heads, not both
+        key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for states in (key, value))
     queries, keys, values = (torch.split(states, pieces.lengths, dim=2) for states in (query, key, value))
     outputs = []
     for number, (path, mask) in enumerate(zip(pieces.paths, pieces.masks(query), strict=True)):
@@ -79,15 +86,39 @@ def segment_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def block_mask(subtree_end_T: Tensor) -> BlockMask:
-    """The same for `flex_attention`: token k is seen by token q where k <= q < subtree_end[k]."""
-    from torch.nn.attention.flex_attention import create_block_mask
+def block_mask(subtree_end_T: Tensor, segments: Sequence[Segment]) -> BlockMask:
+    """The same for `flex_attention`: token k is seen by token q where k <= q < subtree_end[k].
+
+    Which blocks there are, the host works out from the row's segments: no (T, T) mask is made, nothing waits for the
+    device that holds `subtree_end_T`.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
 
     def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (query < subtree_end_T[key])
 
     length = len(subtree_end_T)
-    return create_block_mask(sees, None, None, length, length, device=subtree_end_T.device)
+    seen, wholly = visible_blocks(np.repeat(subtree_ends(segments), [len(segment) for segment in segments]))
+    blocks = moved_to(subtree_end_T.device, torch.from_numpy(np.stack([seen & ~wholly, wholly])))[:, None, None]
+    counts = blocks.sum(-1, dtype=torch.int32)
+    indices = blocks.int().argsort(dim=-1, descending=True, stable=True).int()
+    return BlockMask.from_kv_blocks(
+        counts[0], indices[0], counts[1], indices[1], BLOCK, sees, seq_lengths=(length, length)
+    )
+
+
+def visible_blocks(subtree_end: Tokens) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which blocks of queries see something of which blocks of keys, and which see all: (query, key) blocks each."""
+    length = len(subtree_end)
+    starts = np.arange(0, length, BLOCK)
+    stops, count = starts + BLOCK, len(starts)
+    block_of_key, last_query = np.arange(length) // BLOCK, (subtree_end - 1) // BLOCK
+    begins_less_ends = np.zeros((count + 1, count), dtype=np.int64)
+    np.add.at(begins_less_ends, (block_of_key, block_of_key), 1)
+    np.add.at(begins_less_ends, (last_query + 1, block_of_key), -1)
+    seen = begins_less_ends.cumsum(0)[:-1] > 0
+    least_end = np.minimum.reduceat(subtree_end, starts)
+    return seen, (stops[None] <= starts[:, None] + 1) & (least_end[None] >= stops[:, None])
 
 
 def dense_mask(subtree_end_T: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from amopo_core.draws import standard_normal
+from amopo_core.engine.moving import moved_to
 from amopo_core.engine.steps import StepPlan
 from amopo_core.engine.tree import Segment, Tokens, lay_out
 from amopo_core.training.encoding import EncodedPair
@@ -236,9 +237,11 @@ def _responses(responses: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 
 
 def _to(value: _Moved, device: torch.device) -> _Moved:
-    moved = {
-        field.name: getattr(value, field.name).to(device)
-        for field in fields(value)
-        if isinstance(getattr(value, field.name), Tensor | Rows)
-    }
+    moved: dict[str, Any] = {}
+    for field in fields(value):
+        member = getattr(value, field.name)
+        if isinstance(member, Tensor):
+            moved[field.name] = moved_to(device, member)
+        elif isinstance(member, Rows):
+            moved[field.name] = member.to(device)
     return replace(value, **moved)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """How far two ways to one log-probability may be apart [nats]; coarser numbers are widened to compare."""
+LEAST_SPREAD = 0.01
+"""A policy whose log-probabilities hardly differ is compared as much more finely, down to this share."""
 NARROW = (torch.bfloat16, torch.float16)
 
 
@@ -92,7 +94,7 @@ class PolicyForward:
     def _seen(self, rows: Rows) -> dict[str, Any]:
         assert rows.subtree_end_T is not None
         if self.way.attention == FLEX:
-            return {"attention_mask": block_mask(rows.subtree_end_T)}
+            return {"attention_mask": block_mask(rows.subtree_end_T, rows.segments)}
         return {"pieces": Pieces(rows.segments)}
 
     def detach(self) -> None:
@@ -135,26 +137,33 @@ class ResponseHead:
         return target_logps(hidden_MH, self.layer.weight, target_M, self.layer.bias)
 
 
-def best_forward(model: PreTrainedModel, max_length: int) -> PolicyForward:
+def best_forward(model: PreTrainedModel, max_length: int, device: torch.device | None = None) -> PolicyForward:
     """The fastest way in which the policy computes what it computes alone; the log says which.
 
     Args:
-        model: on the device and in the precision in which it will run.
+        model: in the precision in which it will run.
         max_length: tokens of a sequence at most.
+        device: where it will run; without, where it is. The policy itself stays where it is.
     """
-    with _evaluating(model):
-        probe = _Probe(model)
-        for way in _ways(model, max_length):
+    device = device or model.device
+    return PolicyForward(model, _best_way(model, max_length, device))
+
+
+def _best_way(model: PreTrainedModel, max_length: int, device: torch.device) -> Way:
+    with _first_blocks(model), _evaluating(model, device):
+        probe = _Probe(model, device)
+        for way in _ways(model, max_length, device):
             forward = PolicyForward(model, way)
-            if probe.agrees(forward):
-                log.info("forward pass: %s", way)
-                return forward
-            log.info("not for this policy (%s): %s", model.config.model_type, way)
+            agrees = probe.agrees(forward)
             forward.detach()
+            if agrees:
+                log.info("forward pass: %s", way)
+                return way
+            log.info("not for this policy (%s): %s", model.config.model_type, way)
     raise UserError(f"a policy of type {model.config.model_type} gives other log-probabilities in a batch than alone")
 
 
-def _ways(model: PreTrainedModel, max_length: int) -> list[Way]:
+def _ways(model: PreTrainedModel, max_length: int, device: torch.device) -> list[Way]:
     """From the fastest to the plainest."""
     own = model.config._attn_implementation or SDPA
     ways = [Way(packed=False, attention=own, tiled_head=False)]
@@ -163,7 +172,7 @@ def _ways(model: PreTrainedModel, max_length: int) -> list[Way]:
     ways.insert(0, Way(packed=False, attention=own, tiled_head=True))
     if not _looks_away(model, max_length):
         ways.insert(0, Way(packed=True, attention=SEGMENTS, tiled_head=True))
-        if model.device.type == "cuda":
+        if device.type == "cuda":
             ways.insert(0, Way(packed=True, attention=FLEX, tiled_head=True))
     return ways
 
@@ -189,25 +198,27 @@ def _looks_away(model: PreTrainedModel, max_length: int) -> bool:
 class _Probe:
     """Two prompts that begin alike with two responses each, and what the policy says of every one of them alone."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
         self.model = model
+        self.device = device
         self._random = torch.Generator().manual_seed(0)
         shared = self._tokens(MIN_SHARED)
         views = [shared + self._tokens(MIN_SHARED + 1), shared + self._tokens(MIN_SHARED + 4)]
         self.prompts = [view for view in views for _ in range(2)]
         self.responses = [self._tokens(count) for count in (2, 5, 3, 6)]
         self.alone = [self._alone(*sequence) for sequence in zip(self.prompts, self.responses, strict=True)]
+        self.tolerance = TOLERANCE[self.alone[0].dtype] * float(torch.cat(self.alone).std().clamp(LEAST_SPREAD, 1))
 
     def agrees(self, forward: PolicyForward) -> bool:
         """Whether the policy says the same in this way."""
-        rows = forward.rows(self.prompts, self.responses).to(self.model.device)
+        rows = forward.rows(self.prompts, self.responses).to(self.device)
         try:
             found_NR = forward.token_logps(self.model, rows)
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
             log.info("%s: %s", forward.way, str(error).partition("\n")[0])
             return False
         differences = [(found_NR[row, : len(alone)] - alone).abs().max() for row, alone in enumerate(self.alone)]
-        return float(torch.stack(differences).max()) <= TOLERANCE[found_NR.dtype]
+        return float(torch.stack(differences).max()) <= self.tolerance
 
     def _tokens(self, count: int) -> list[int]:
         size = self.model.config.get_text_config().vocab_size
@@ -215,24 +226,48 @@ class _Probe:
         return tokens
 
     def _alone(self, prompt: list[int], response: list[int]) -> Tensor:
-        ids_1T = torch.tensor([prompt + response], device=self.model.device)
+        ids_1T = torch.tensor([prompt + response], device=self.device)
         logits_TV = self.model(input_ids=ids_1T, use_cache=False).logits[0, len(prompt) - 1 : -1]
         return _logps_of(logits_TV, ids_1T[0, len(prompt) :])
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Without gradients, dropout and the rounding of 16 bits, under which unlike numbers would look alike."""
-    training, narrow = model.training, {p: p.dtype for p in model.parameters() if p.dtype in NARROW}
+def _first_blocks(model: PreTrainedModel) -> Iterator[None]:
+    """Without the blocks behind the first two and the first of each kind: they tell nothing new, and take memory."""
+    config = model.config.get_text_config()
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == config.num_hidden_layers
+    ]
+    if not found:
+        yield
+        return
+    parent, name, blocks = found[0]
+    types = getattr(config, "layer_types", None) or [""] * len(blocks)
+    kinds = [(type(block), kind) for block, kind in zip(blocks, types, strict=True)]
+    enough = max(2, *(kinds.index(kind) + 1 for kind in set(kinds)))
+    setattr(parent, name, nn.ModuleList(list(blocks)[:enough]))
+    try:
+        yield
+    finally:
+        setattr(parent, name, blocks)
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
+    """On the device, without gradients, dropout and the rounding of 16 bits, under which unlike numbers look alike."""
+    training, kept = model.training, [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
     model.eval()
     try:
-        for parameter in narrow:
-            parameter.data = parameter.data.float()
+        for tensor, data in kept:
+            tensor.data = data.to(device, torch.float32 if data.dtype in NARROW else data.dtype)
         with torch.no_grad():
             yield
     finally:
-        for parameter, dtype in narrow.items():
-            parameter.data = parameter.data.to(dtype)
+        for tensor, data in kept:
+            tensor.data = data
         model.train(training)
 
 

@@ -55,6 +55,7 @@ class StepPlan:
         self.rank = rank
         self.ranks = ranks
         self._order = lru_cache(maxsize=1)(self._shuffled)
+        self._bins = lru_cache(maxsize=1)(self._shared_out)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -75,14 +76,16 @@ class StepPlan:
     def micro_batches(self, step: int) -> list[MicroBatch]:
         """This rank's share of a step: as many micro-batches as every other rank's, of about as many tokens."""
         indices = self.global_batch(step)
-        bins = share_out(self.tokens[indices], self.micro_batch_tokens, self.ranks)
-        own = bins[self.rank :: self.ranks]
+        own = self._bins(step)[self.rank :: self.ranks]
         return [
             MicroBatch(step, tuple(indices[place] for place in places), len(indices))
             if places
             else MicroBatch(step, (indices[0],), len(indices), counts=False)
             for places in own
         ]
+
+    def _shared_out(self, step: int) -> list[list[int]]:
+        return share_out(self.tokens[self.global_batch(step)], self.micro_batch_tokens, self.ranks)
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         key = sha256(f"{self.seed}/order/{epoch}".encode()).digest()
@@ -95,7 +98,7 @@ def share_out(tokens: Sequence[int] | NDArray[np.int64], limit: int, ranks: int)
     """Items in as few bins of at most `limit` tokens as will do, a multiple of `ranks`, evenly filled.
 
     The longest go first, each into the emptiest bin; an item longer than the limit gets a bin of its own. The number of
-    bins is the least for which that works out, and items of a bin keep their order.
+    bins is the least for which that works out, to a hundredth; items of a bin keep their order.
     """
     sizes = [int(size) for size in tokens]
     longest_first = sorted(range(len(sizes)), key=lambda item: (-sizes[item], item))
@@ -112,4 +115,4 @@ def share_out(tokens: Sequence[int] | NDArray[np.int64], limit: int, ranks: int)
             bins[number].append(item)
         if fits or count >= len(sizes):
             return [sorted(items) for items in bins]
-        count += ranks
+        count += ranks * math.ceil(count / ranks / 100)

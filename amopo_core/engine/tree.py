@@ -30,6 +30,10 @@ class Segment:
     parents: tuple[int, ...]
     """The segments before it on its path, the root first, by their number."""
 
+    def __len__(self) -> int:
+        """Tokens."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -55,6 +59,15 @@ def lay_out(sequences: Sequence[TokenIds], owners: Sequence[int] | None = None) 
             otherwise in other company.
     """
     return _found(sequences, owners).tree()
+
+
+def subtree_ends(segments: Sequence[Segment]) -> list[int]:
+    """For each segment, where the part of the row ends that continues its tokens."""
+    ends = [segment.stop for segment in segments]
+    for segment in segments:
+        for parent in segment.parents:
+            ends[parent] = segment.stop  # the row's order: the last one is the furthest
+    return ends
 
 
 def packed_tokens(sequences: Sequence[TokenIds]) -> int:

@@ -35,7 +35,7 @@ from amopo_core.stages.command import (
     exit_with,
     paths_parser,
 )
-from amopo_core.training.launch import launch_command, launch_file, machine_rank, ranks_of, read_launch
+from amopo_core.training.launch import launch_command, launch_file, machine_rank, read_launch
 from amopo_core.training.memory import ended_without_a_word, oom_kills
 from amopo_core.training.run_folder import (
     DROPPED,
@@ -65,21 +65,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with exactly this run's folder, or refuse")
     args = parser.parse_args(argv)
     params = read_params()
-    launch = launch_file()
-    ranks, machine = ranks_of(launch), machine_rank(launch)
-    digests = input_digests(params, [args.pairs, args.base], ranks)
+    launch = read_launch(launch_file())
+    machine = machine_rank(launch.path)
+    digests = input_digests(params, [args.pairs, args.base], launch)
     run = args.resume or run_folder(digests)
     if args.resume and not is_run_folder(run):
         raise UserError(f"--resume: {run} is no run's folder; expected one such as those in {RUNS}")
     open_run(run, digests, first=machine == 0)
-    if read_launch(launch).machines == 1:  # another machine's ranks may have begun
+    if launch.machines == 1:  # another machine's ranks may have begun
         wait_until_free(run)
     for line in interrupted_runs(run, digests):
         sys.stderr.write(f"train: {line}\n")
     args.report.mkdir(parents=True, exist_ok=True)
     history = args.report / "history.jsonl"
-    inputs = ["--pairs", args.pairs, "--base", args.base, "--run", run, "--history", history, "--ranks", ranks]
-    run_ranks(launch, params, [str(value) for value in inputs], run)
+    inputs = ["--pairs", args.pairs, "--base", args.base, "--run", run, "--history", history, "--ranks", launch.ranks]
+    run_ranks(launch.path, params, [str(value) for value in inputs], run)
     if machine == 0:
         publish(run, args.policy, args.report)
 

@@ -141,7 +141,8 @@ def refuse_misfits(params: Params, validation_pairs: int) -> None:
     """Stop before the training where settings ask for what cannot be.
 
     Raises:
-        UserError: the best weights are asked for and nothing to choose by, or bad steps skipped where they cannot be.
+        UserError: the best weights are asked for and nothing to choose by, bad steps skipped where they cannot be, or
+            4-bit weights sharded.
     """
     if params.train.publish == "best" and not validation_pairs:
         raise UserError(
@@ -151,6 +152,11 @@ def refuse_misfits(params: Params, validation_pairs: int) -> None:
         raise UserError(
             "train.non_finite is skip, but DeepSpeed changes the weights before the gradient can be looked at; set it"
             " to stop, or train with FSDP (see configs/accelerate)"
+        )
+    if params.train.adapter and params.train.adapter.base_bits == 4 and is_sharded():
+        raise UserError(
+            "train.adapter.base_bits is 4, but the launch file shards the weights, which 4-bit ones do not allow; use"
+            " configs/accelerate/ddp.yaml, where each GPU holds the small base whole, or set base_bits to 16"
         )
 
 
@@ -182,9 +188,10 @@ def build_trainer(
 ) -> PreferenceTrainer:
     """The trainer of this rank; stops where other ranks were started than the launch file asks for."""
     rank = int(os.environ.get("RANK", "0"))
-    if not trains_on_cpu() and not is_sharded():
-        policy.model.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
-    forward = best_forward(policy.model, min(params.train.max_length, policy.context))
+    device = torch.device("cpu") if trains_on_cpu() else torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if not is_sharded():
+        policy.model.to(device)
+    forward = best_forward(policy.model, min(params.train.max_length, policy.context), device)
     if params.train.compile:
         compile_blocks(policy.model)
     batches = step_batches(params, train, forward, rank, ranks)

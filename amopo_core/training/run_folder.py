@@ -16,6 +16,7 @@ import amopo_core
 from amopo_core.atomic import replacing, write_json
 from amopo_core.config import Params
 from amopo_core.errors import UserError
+from amopo_core.training.launch import Launch
 
 RUNS = Path(".amopo/checkpoints")
 FAILURE, CHECKPOINTS, POLICY = "failure.json", "checkpoints", "policy"
@@ -36,8 +37,8 @@ def run_folder(digests: Mapping[str, str]) -> Path:
     return RUNS / sha256(json.dumps(dict(digests)).encode()).hexdigest()[:16]
 
 
-def input_digests(params: Params, inputs: Sequence[Path], ranks: int) -> dict[str, str]:
-    """The digest of each part that decides a run's result: parameters, data, base, code, packages, ranks.
+def input_digests(params: Params, inputs: Sequence[Path], launch: Launch) -> dict[str, str]:
+    """The digest of each part that decides a run's result: parameters, data, base, code, packages, ranks, launch.
 
     Raises:
         UserError: an input folder is missing.
@@ -53,7 +54,8 @@ def input_digests(params: Params, inputs: Sequence[Path], ranks: int) -> dict[st
         "base": _digest(_blocks(base, base.rglob("*"))),
         "code": _digest(_blocks(code, code.rglob("*.py"))),
         "packages": _digest([json.dumps(package_versions(params)).encode()]),
-        "ranks": str(ranks),
+        "ranks": str(launch.ranks),
+        "launch": f"{launch.kind} on {'CPU' if launch.on_cpu else 'GPU'}",
     }
 
 

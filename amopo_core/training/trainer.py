@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from operator import itemgetter
@@ -244,7 +243,7 @@ class ViewSums:
 
     def __init__(self, views: Sequence[str]) -> None:
         self.views = tuple(views)
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._sums: dict[str, Tensor] = {}
 
     def add(self, result: ObjectiveResult, batch: Batch) -> None:
         """Add a micro-batch."""
@@ -294,4 +293,5 @@ class ViewSums:
         return means
 
     def _add(self, name: str, value: Tensor) -> None:
-        self._sums[name] = self._sums[name].to(value.device) + value
+        known = self._sums.get(name)
+        self._sums[name] = value if known is None else known.to(value.device) + value

@@ -115,10 +115,44 @@ def test_the_masks_of_every_attention_are_the_same(batch):
     states = torch.randn(3, 1, 2, len(dense), 8)
 
     # flex_attention runs here without gradients only: its mask is what can be compared
-    fused = flex_attention(*states, block_mask=block_mask(rows.subtree_end_T))
+    fused = flex_attention(*states, block_mask=block_mask(rows.subtree_end_T, rows.segments))
     plain = torch.nn.functional.scaled_dot_product_attention(*states, attn_mask=dense)
 
     assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shared=st.integers(0, 300),
+    views=st.lists(st.tuples(st.integers(1, 200), st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=4),
+    pairs=st.integers(1, 3),
+)
+def test_the_blocks_for_flex_attention_are_those_that_torch_finds_in_the_whole_mask(shared, views, pairs):
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    draw = torch.Generator().manual_seed(0)
+    prompts, responses, owners = [], [], []
+    for owner in range(pairs):
+        begin = torch.randint(2, 500, (shared,), generator=draw).tolist()
+        for prompt, *lengths in views:
+            prompts += [begin + torch.randint(2, 500, (prompt,), generator=draw).tolist()] * 2
+            responses += [torch.randint(2, 500, (length,), generator=draw).tolist() for length in lengths]
+            owners += [owner] * 2
+    rows = packed_rows(prompts, responses, owners)
+    dense, length = dense_mask(rows.subtree_end_T), len(rows.subtree_end_T)
+
+    found = block_mask(rows.subtree_end_T, rows.segments)
+    expected = create_block_mask(lambda b, h, q, k: dense[q, k], None, None, length, length, device="cpu")
+
+    assert found.shape == expected.shape
+    assert torch.equal(found.to_dense(), expected.to_dense())
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    for counts, name in (("kv_num_blocks", "kv_indices"), ("full_kv_num_blocks", "full_kv_indices")):
+        for query, count in enumerate(getattr(found, counts)[0, 0].tolist()):
+            assert getattr(found, name)[0, 0, query, :count].tolist() == (
+                getattr(expected, name)[0, 0, query, :count].tolist()
+            )
 
 
 @pytest.mark.parametrize(
@@ -133,6 +167,11 @@ def test_the_masks_of_every_attention_are_the_same(batch):
         ("Granite", {"logits_scaling": 4.0}, False, False),  # logits are scaled behind the output layer
         ("Gemma2", {}, False, False),  # and capped, within attention too
         ("Lfm2", {"layer_types": ["conv", "full_attention"]}, False, True),  # a convolution mixes neighbours
+        ("Lfm2", {"layer_types": ["conv", "full_attention"], "initializer_range": 0.002}, False, True),  # all alike
+        ("Llama", {"initializer_range": 0.002}, True, True),
+        ("Granite", {"initializer_range": 0.002, "logits_scaling": 4.0}, False, False),
+        ("Llama", {"num_hidden_layers": 5}, True, True),  # asked with its first blocks alone
+        ("Lfm2", {"num_hidden_layers": 4, "layer_types": [*["full_attention"] * 3, "conv"]}, False, True),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -145,6 +184,22 @@ def test_the_policy_itself_shows_what_it_can_take(kind, changes, packed, tiled, 
     assert (way.packed, way.tiled_head) == (packed, tiled)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+def test_a_policy_is_asked_with_its_first_blocks_and_runs_with_all():
+    model = policy("Llama", torch.float32, num_hidden_layers=6)
+    prompts, responses = [[3] * 20, [3] * 20], [[1, 2, 3], [4, 5]]
+    plain = torch.log_softmax(model(torch.tensor([prompts[1] + responses[1]])).logits[0, 19:21], -1)
+    asked = []
+    model.model.layers[1].register_forward_hook(lambda *_: asked.append(1))
+    model.model.layers[2].register_forward_hook(lambda *_: asked.append(2))
+
+    forward = best_forward(model, 100)
+    found_NR = forward.token_logps(model, forward.rows(prompts, responses))
+
+    assert asked == [*[1] * (len(asked) - 1), 2]
+    assert len(asked) > 2
+    assert_close(found_NR[1, :2], plain[[0, 1], responses[1]])
 
 
 def test_a_policy_is_saved_and_given_back_as_it_was(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from amopo_core.config import Adapter
 from amopo_core.data.tables import Pair, write_pairs
 from amopo_core.errors import UserError
 from amopo_core.params_file import read_params
@@ -154,3 +155,12 @@ def test_skipping_with_deepspeed_is_refused(workspace, monkeypatch):
     with pytest.raises(UserError, match=r"train\.non_finite is skip, but DeepSpeed changes the weights before"):
         rank.refuse_misfits(params(non_finite="skip"), validation_pairs=2)
     rank.refuse_misfits(params(), validation_pairs=2)
+
+
+def test_four_bits_cannot_be_sharded(workspace, monkeypatch):
+    four_bits = params(adapter=Adapter(base_bits=4))
+    rank.refuse_misfits(four_bits, validation_pairs=2)
+    monkeypatch.setitem(os.environ, "ACCELERATE_USE_FSDP", "true")
+
+    with pytest.raises(UserError, match=r"train\.adapter\.base_bits is 4, but the launch file shards the weights"):
+        rank.refuse_misfits(four_bits, validation_pairs=2)
