@@ -1,4 +1,4 @@
-"""A folder with feedback and parameters, and the data stages as real processes in it."""
+"""A folder with feedback and parameters, the data stages as real processes in it, and trainings that are done."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from amopo_core.data.batches import append_batch
 from amopo_core.data.reading import Row
+from tests.unit.stages import training
 
 TESTS = Path(__file__).parents[2]
 
@@ -100,3 +101,30 @@ def feedback() -> list[dict[str, Any]]:
         for prompt in range(40)
         for better in range(3)
     ]
+
+
+@pytest.fixture(scope="session")
+def training_runs(tiny_policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished run of one rank and one of two ranks on the same inputs, made side by side.
+
+    Read-only by agreement: a test copies a folder, or what was put into it.
+    """
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one-rank", "two-ranks"))
+    for folder in (one, two):
+        training.make_inputs(folder, tiny_policy_folder)
+    children = [training.start(one), training.start(two, "cpu-two-ranks.yaml")]
+    for child in children:
+        training.finished(child)
+    return one, two
+
+
+@pytest.fixture(scope="session")
+def trained(training_runs: tuple[Path, Path]) -> Path:
+    """The finished run of one rank: 24 steps."""
+    return training_runs[0]
+
+
+@pytest.fixture(scope="session")
+def trained_by_two(training_runs: tuple[Path, Path]) -> Path:
+    """The same with two ranks."""
+    return training_runs[1]
