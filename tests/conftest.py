@@ -1,8 +1,13 @@
 """What several test modules share: a policy small enough to run anywhere."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# The tests' tensors are tiny: a second thread gains nothing and spins, which costs much time on a machine that is busy.
+# Set before torch is imported, and for the processes that tests start; what asks for threads by number still gets them.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
