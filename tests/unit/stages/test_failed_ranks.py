@@ -48,7 +48,7 @@ def test_a_mistake_with_two_ranks_is_one_message(workspace):
     _, said = stage.communicate(timeout=180)
 
     assert stage.returncode == 2
-    assert said.splitlines()[-1].startswith("error: no pair is left to train on (8 too_long)")
+    assert said.splitlines()[-1].startswith("error: no pair is left to train on (8 too_long); train.max_length is 8")
     assert said.count("no pair is left") == said.count("has no chat template") == 1
     assert "Traceback" not in said
     assert "FAILED" not in said
