@@ -30,7 +30,7 @@ from rich.console import Console
 
 from amopo_core.atomic import write_json
 from bench.training import report
-from bench.training.measure import PRODUCTS
+from bench.training.measured import PRODUCTS
 from bench.training.rounds import Result, in_one_process, in_own_processes
 from bench.training.task import Lengths, Shape, Task
 

@@ -12,7 +12,6 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from amopo_core.training.encoding import EncodedPair
-from bench.training.measure import measure
 from bench.training.task import INSTRUCTION, Lengths, Shape, Task, make_pairs, necessary_tokens, response_tokens
 
 SHAPES = {
@@ -70,6 +69,8 @@ def longest(fits: Callable[[int], bool], start: int, most: int) -> int:
 
 def fits(task: Task, context: int) -> bool:
     """Whether a step goes through with one pair of that many tokens a sequence, half of them the response's."""
+    from bench.training.measure import measure  # seconds to import, of no use to who asks for the arithmetic
+
     response = context // 2
     prompt = context - response - INSTRUCTION
     lengths = Lengths((prompt, prompt), (response, response))

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,35 +22,12 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
+from bench.training.measured import PRODUCTS, Measured
 from bench.training.products import product_seconds
 from bench.training.task import Task
 
 MODULES = {"published": "published", "trl": "simpo", "ours": "ours"}
-PRODUCTS = "products"
-"""Not a variant: what its output layer cannot do without."""
 MEGABYTE = 1e6
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a process found about its variant."""
-
-    seconds: list[float]
-    """Of each timed step: data, forward, backward, clipping, optimiser."""
-    peak_mb: float = 0.0
-    """Peak memory in the timed steps beyond parameters, gradients and optimiser state, and beyond what the process
-    held before its first step."""
-    process_mb: float = 0.0
-    """Peak memory of the whole process, everything included."""
-    state_mb: float = 0.0
-    """Parameters, gradients and optimiser state."""
-    objective_share: float = 0.0
-    """Share of all steps' time that statistics, weights and loss took; 0 where it was not taken."""
-    parameters: int = 0
-    loss: float = 0.0
-    """Mean of all steps."""
-    out_of_memory: bool = False
-    """A GPU's memory did not suffice; then nothing else was found."""
 
 
 class Steps(TrainerCallback):

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from amopo_core.pictures.style import FAINT, colour, picture
-from bench.training.measure import PRODUCTS
+from bench.training.measured import PRODUCTS
 from bench.training.rounds import Result
 from bench.training.task import INSTRUCTION, VIEWS, Shape
 

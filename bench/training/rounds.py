@@ -15,7 +15,7 @@ from signal import SIGKILL
 from statistics import median
 from typing import Any
 
-from bench.training.measure import Measured
+from bench.training.measured import Measured
 from bench.training.task import Task
 
 ROOT = Path(__file__).resolve().parents[2]

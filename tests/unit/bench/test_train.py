@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import train, train_gpu
+
 ROOT = Path(__file__).parents[3]
 VIEWS = 4
+VARIANTS = ["published", *(["trl"] if find_spec("trl") else []), "ours"]
 
 
 def bench(module, *options):
@@ -21,32 +24,33 @@ def rounds(results):
     return {result["task"]["variant"]: result["rounds"][0] for result in results if result["own_process"]}
 
 
-def test_train_measures_every_variant_on_the_same_pairs(tmp_path):
-    variants = ["published", *(["trl"] if find_spec("trl") else []), "ours"]
-    out = tmp_path / "train.json"
-
-    run = bench("train", "--quick", "--parts", "steps", "--variants", ",".join(variants), "--out", out)
-
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """All parts once, with every variant that is installed: what was written and said."""
+    out = tmp_path_factory.mktemp("bench") / "train.json"
+    run = bench("train", "--quick", "--variants", ",".join(VARIANTS), "--out", out)
     assert run.returncode == 0, run.stderr
+    return out, run.stdout
+
+
+def test_train_measures_every_variant_on_the_same_pairs(measured):
+    out, said = measured
     found = rounds(json.loads(out.read_text())["steps"])
-    assert list(found) == [*variants, "products"]
-    losses = {name: found[name]["loss"] for name in variants}
+
+    assert list(found) == [*VARIANTS, "products"]
+    losses = {name: found[name]["loss"] for name in VARIANTS}
     losses["published"] *= VIEWS  # it divides by them
-    assert losses == pytest.approx(dict.fromkeys(variants, losses["ours"]), rel=1e-3)
-    assert len({found[name]["parameters"] for name in variants}) == 1
-    assert all(len(found[name]["seconds"]) == 1 and found[name]["state_mb"] > 0 for name in variants)
+    assert losses == pytest.approx(dict.fromkeys(VARIANTS, losses["ours"]), rel=1e-3)
+    assert len({found[name]["parameters"] for name in VARIANTS}) == 1
+    assert all(len(found[name]["seconds"]) == 1 and found[name]["state_mb"] > 0 for name in VARIANTS)
     assert found["ours"]["objective_share"] > 0
-    assert (tmp_path / "train.png").read_bytes().startswith(b"\x89PNG")
-    assert "pairs/s" in run.stdout
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "pairs/s" in said
 
 
-def test_train_measures_ranks_and_memory(tmp_path):
-    out = tmp_path / "train.json"
+def test_train_measures_ranks_and_memory(measured):
+    numbers = json.loads(measured[0].read_text())
 
-    run = bench("train", "--quick", "--parts", "memory,ranks", "--out", out)
-
-    assert run.returncode == 0, run.stderr
-    numbers = json.loads(out.read_text())
     assert [result["task"]["micro_batch"] for result in numbers["memory"]] == [1000, 2000]
     one, _, two = numbers["ranks"]
     assert (one["task"]["ranks"], two["task"]["ranks"]) == (1, 2)
@@ -54,11 +58,12 @@ def test_train_measures_ranks_and_memory(tmp_path):
 
 
 @pytest.mark.parametrize("options", [["--parts", "speed"], ["--variants", "ours,theirs"]])
-def test_train_says_what_can_be_chosen(options):
-    run = bench("train", *options)
+def test_train_says_what_can_be_chosen(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main(options)
 
-    assert run.returncode == 2
-    assert "choose from" in run.stderr
+    assert ended.value.code == 2
+    assert "choose from" in capsys.readouterr().err
 
 
 def test_gpu_bench_runs_a_tiny_shape_on_a_cpu(tmp_path):
@@ -72,12 +77,19 @@ def test_gpu_bench_runs_a_tiny_shape_on_a_cpu(tmp_path):
     assert all(0 < row["utilisation"] < 1 and row["longest_context"] == 64 for row in rows)
 
 
-@pytest.mark.parametrize(("options", "said"), [([], "no GPU is here"), (["--device", "cpu"], "add --quick")])
-def test_gpu_bench_without_a_gpu_says_what_to_do(options, said, monkeypatch):
+def test_gpu_bench_without_a_gpu_says_what_to_do(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    run = bench("train_gpu", *options)
+    run = bench("train_gpu")
 
     assert run.returncode == 2
-    assert said in run.stderr
+    assert "no GPU is here" in run.stderr
     assert "--quick" in run.stderr
+
+
+def test_gpu_bench_measures_a_cpu_in_tiny_sizes_only(capsys):
+    with pytest.raises(SystemExit) as ended:
+        train_gpu.main(["--device", "cpu"])
+
+    assert ended.value.code == 2
+    assert "add --quick" in capsys.readouterr().err
