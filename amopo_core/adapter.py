@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from hashlib import file_digest
 from importlib.util import find_spec
@@ -136,7 +137,11 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The base with the adapters of the folder added to its weights: a plain model again."""
     from peft import PeftModel
 
-    plain: PreTrainedModel = PeftModel.from_pretrained(model, folder, torch_device="cpu").merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )  # peft asks for it
+        plain: PreTrainedModel = PeftModel.from_pretrained(model, folder, torch_device="cpu").merge_and_unload()
     return plain
 
 

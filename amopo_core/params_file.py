@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -161,12 +162,23 @@ def _place(document: Any, loc: Sequence[str | int]) -> tuple[list[str], int]:
 
 def _nearest(keys: Sequence[str]) -> str:
     """`; did you mean learning_rate?` where a declared key of the section is spelt nearly the same."""
-    fields = Params.model_fields
-    if len(keys) > 1:
-        annotation = fields[str(keys[0])].annotation if str(keys[0]) in fields else None
-        fields = getattr(annotation, "model_fields", {})
-    near = get_close_matches(str(keys[-1]), list(fields), n=1)
+    models: list[Any] = [Params]
+    for key in keys[:-1]:
+        models = [inner for model in models for inner in _models(model.model_fields, key)]
+    names = [name for model in models for name in model.model_fields]
+    near = get_close_matches(str(keys[-1]), names, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _models(fields: Mapping[str, FieldInfo], key: str) -> Iterator[type[BaseModel]]:
+    """The sections that a key may hold, one of several kinds or none among them."""
+    waiting = [fields[key].annotation] if key in fields else []
+    while waiting:
+        annotation = waiting.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+        else:
+            waiting += get_args(annotation)
 
 
 def _assign(document: CommentedMap, assignment: str) -> None:

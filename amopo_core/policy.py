@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -114,5 +115,15 @@ def save_policy(policy: Policy, folder: Path) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     policy.model.save_pretrained(beside)
     policy.tokenizer.save_pretrained(beside)
+    make_readable(beside)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
+
+
+def make_readable(folder: Path) -> None:
+    """Give each file the mode of a new one: safetensors hides what it writes from all but its owner."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o666 & ~umask)

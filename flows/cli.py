@@ -34,6 +34,7 @@ def main() -> None:
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
     """Leave as Ctrl-C does, so that no child stays behind."""
+    click.echo("stopped", err=True)
     sys.exit(128 + number)
 
 
@@ -148,9 +149,11 @@ def retrain(assignments: tuple[str, ...], as_json: bool) -> None:
     Example: amopo retrain --set objective.beta=1.0
     """
     from amopo_core.params_file import PARAMS_FILE, override
+    from amopo_core.training.launch import launch_file, ranks_of
     from tasks import git
 
     git.require_workspace()
+    ranks_of(launch_file())  # refused before anything is written
     with own_turn():
         override(PARAMS_FILE, assignments)
         _run_flow(as_json)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from amopo_core.doctor.disk import BASE, gigabytes
+from amopo_core.doctor.disk import BASE
 from amopo_core.doctor.finding import Finding, ok, warn, wrong
+from amopo_core.units import in_bytes
 
 if TYPE_CHECKING:
     from amopo_core.config import Params
@@ -27,7 +28,7 @@ def check(site: Site) -> Iterator[Finding]:
     check_policy_folder(BASE)
     size = sum(path.stat().st_size for path in BASE.glob("*.safetensors"))
     if size > LARGEST:
-        yield warn(f"{BASE}: {gigabytes(size)} of weights are not loaded here", "the stage `train` looks at them")
+        yield warn(f"{BASE}: {in_bytes(size)} of weights are not loaded here", "the stage `train` looks at them")
         return
     from amopo_core.policy import load_policy
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from amopo_core.doctor.finding import Finding, ok, warn, wrong
 from amopo_core.training.run_folder import RUNS
+from amopo_core.units import in_bytes
 
 if TYPE_CHECKING:
     from amopo_core.doctor.examine import Site
@@ -27,14 +28,14 @@ def check(site: Site) -> Iterator[Finding]:
     """The checkpoints' estimated size against the free space where they are written."""
     free = shutil.disk_usage(_existing(RUNS)).free
     if not any(BASE.glob("*.safetensors")):
-        yield ok(f"{gigabytes(free)} free; {BASE} is not there yet, so the checkpoints' size is not known")
+        yield ok(f"{in_bytes(free)} free; {BASE} is not there yet, so the checkpoints' size is not known")
         return
     count = parameters(BASE)
     if site.params and site.params.train.adapter:
-        yield ok(f"{gigabytes(free)} free; checkpoints hold adapters only, the base has {count:,} parameters")
+        yield ok(f"{in_bytes(free)} free; checkpoints hold adapters only, the base has {count:,} parameters")
         return
     needed = count * (WEIGHT + OPTIMIZER) * KEPT + count * WEIGHT
-    said = f"{gigabytes(free)} free; {KEPT} checkpoints and the policy of {count:,} parameters take {gigabytes(needed)}"
+    said = f"{in_bytes(free)} free; {KEPT} checkpoints and the policy of {count:,} parameters take {in_bytes(needed)}"
     if free < needed:
         yield wrong(said, "free some space, or put .amopo on a larger disk (a link will do)")
     elif free < 2 * needed:
@@ -51,11 +52,6 @@ def parameters(folder: Path) -> int:
         for name, tensor in _header(path).items()
         if name != "__metadata__"
     )
-
-
-def gigabytes(count: int) -> str:
-    """Bytes as a person reads them."""
-    return f"{count / 1e9:,.1f} GB"
 
 
 def _header(path: Path) -> dict[str, dict[str, list[int]]]:

@@ -32,10 +32,16 @@ class Site:
 
 def examine() -> Iterator[tuple[str, Finding]]:
     """What each check finds in the current folder and on this machine, with the topic, as it is found."""
-    params, said = _tried(read_params, f"{PARAMS_FILE} is valid", "")
+    params, said = _tried(
+        read_params, f"{PARAMS_FILE} is valid", "mend the line named, or bring the file back with git"
+    )
     yield "parameters", said
     path = launch_file()
-    launch, said = _tried(lambda: read_launch(path), f"{path} is an accelerate launch file", "")
+    launch, said = _tried(
+        lambda: read_launch(path),
+        f"{path} is an accelerate launch file",
+        "set AMOPO_LAUNCH to a file of configs/accelerate",
+    )
     yield "launch", said
     site = Site(params, launch)
     for topic in TOPICS:

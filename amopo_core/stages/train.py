@@ -29,6 +29,7 @@ from amopo_core.errors import UserError
 from amopo_core.params_file import read_params
 from amopo_core.stages.command import (
     EXIT_FAILED,
+    EXIT_INTERRUPTED,
     MESSAGE,
     adopt_orphans,
     die_with_parent,
@@ -94,21 +95,25 @@ def run_ranks(launch: Path, params: Params, inputs: Sequence[str], run: Path) ->
     environment = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ  # its warnings are for those who write the training
     kills = oom_kills()
     adopt_orphans()
-    child = subprocess.Popen(command, preexec_fn=_as_rank, env=environment)  # noqa: PLW1509 (one thread here)
+    # A process group of its own: what a terminal or a scheduler sends to this one's reaches the ranks through here.
+    child = subprocess.Popen(command, preexec_fn=die_with_parent, process_group=0, env=environment)  # noqa: PLW1509
+    stopped = EXIT_STOPPED
     try:
         status = _wait(child, failure)
     except Terminated:
         status = EXIT_STOPPED
-        _stop(child)
+    except KeyboardInterrupt:
+        status = stopped = EXIT_INTERRUPTED
+        sys.stderr.write("train: interrupted; the step under way is ended and saved\n")
     finally:
         _stop(child)
     if failure.exists():
         said = json.loads(failure.read_text(encoding="utf-8"))
         sys.stderr.write(f"{MESSAGE}{said['message']}\n")
-        sys.exit(said["status"])
-    if status in (EXIT_STOPPED, -signal.SIGTERM):
+        sys.exit(stopped if said["status"] == EXIT_STOPPED else said["status"])
+    if status in (stopped, EXIT_STOPPED, -signal.SIGTERM):
         sys.stderr.write(f"{MESSAGE}stopped; the same command goes on from the last checkpoint\n")
-        sys.exit(EXIT_STOPPED)
+        sys.exit(stopped)
     if status:
         said = ended_without_a_word(status, params.train, killed=oom_kills() > kills)
         sys.stderr.write(f"{MESSAGE}{said}\n")
@@ -125,12 +130,6 @@ def _wait(child: subprocess.Popen[bytes], failure: Path) -> int:
     except subprocess.TimeoutExpired:
         _stop(child, grace=0)
         return EXIT_FAILED
-
-
-def _as_rank() -> None:
-    """Ctrl-C reaches this process alone, which then stops the ranks; they end with it also where it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
 
 
 class Terminated(BaseException):

@@ -13,8 +13,9 @@ from amopo_core.errors import UserError
 from amopo_core.stages.command import EXIT_FAILED, EXIT_USER_ERROR, disk_failure
 from amopo_core.training.memory import what_to_lower
 from amopo_core.training.non_finite import NotFinite
-from amopo_core.training.progress import BatchSize, in_bytes, on_gpu
+from amopo_core.training.progress import BatchSize, on_gpu
 from amopo_core.training.stopping import EXIT_STOPPED, Stopped
+from amopo_core.units import in_bytes
 
 _NO_MEMORY = re.compile(
     r"can't allocate memory|Cannot allocate memory|out of memory|std::bad_alloc|_ALLOC_FAILED", re.IGNORECASE

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from amopo_core.errors import UserError
 
 DEFAULT = Path("configs/accelerate/cpu.yaml")
+KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP", "DEEPSPEED")
+"""accelerate's kinds of training that this trains with."""
 SHARDED = ("FSDP", "DEEPSPEED")
 """Kinds of training in which no process holds all weights."""
 
@@ -62,8 +65,10 @@ def read_launch(path: Path) -> Launch:
     try:
         said = YAML(typ="safe").load(path)
         given = said["num_processes"]
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise UserError(f"AMOPO_LAUNCH: {path} is not here; configs/accelerate has one a hardware") from None
+    except IsADirectoryError:
+        raise UserError(f"AMOPO_LAUNCH: {path} is a folder; name one of its files") from None
     except MarkedYAMLError as error:
         where = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"AMOPO_LAUNCH: {path}{where}: no valid YAML: {error.problem}") from None
@@ -78,9 +83,12 @@ def read_launch(path: Path) -> Launch:
             f"AMOPO_LAUNCH: {path}: num_processes is {processes} on num_machines {machines}; every machine starts"
             " equally many, so make it a multiple"
         )
+    kind = said.get("distributed_type", "NO")
+    if kind not in KINDS:
+        raise UserError(f"AMOPO_LAUNCH: {path}: distributed_type is {kind!r}; expected one of {', '.join(KINDS)}")
     return Launch(
         path,
-        kind=str(said.get("distributed_type", "NO")),
+        kind=kind,
         on_cpu=bool(said.get("use_cpu", False)),
         machines=_machines_here(machines),
         per_machine=processes // machines,
@@ -108,6 +116,11 @@ def launch_command(path: Path, threads: int, module_and_arguments: Sequence[str]
         UserError: the file, or what the environment must say of several machines, is not right.
     """
     launch = read_launch(path)
+    if launch.kind == "DEEPSPEED" and find_spec("deepspeed") is None:
+        raise UserError(
+            f"AMOPO_LAUNCH: {path} needs deepspeed, which is not installed: pip install -c constraints.txt -e"
+            " '.[deepspeed]'"
+        )
     options = ["--quiet", "--config_file", str(path), "--num_cpu_threads_per_process", str(threads)]
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),

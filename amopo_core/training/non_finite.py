@@ -17,6 +17,8 @@ from amopo_core.engine.batches import Batch, StepBatches
 from amopo_core.objective import ObjectiveResult
 
 ROWS = Path("logs/train/non_finite.jsonl")
+SHOWN = 3
+"""Pairs that a message names at most."""
 
 
 class NotFinite(Exception):
@@ -94,6 +96,8 @@ class NonFiniteStep:
     """The views of each pair that it came from; where none could be found, every pair of the step and no view."""
     is_named: bool
     """Whether the pairs are those that it came from."""
+    is_every_pair: bool
+    """Whether it came from every pair of the step: then the weights are to blame, not the pairs."""
 
     @classmethod
     def gathered(
@@ -110,13 +114,16 @@ class NonFiniteStep:
         """
         found = _gathered(redo()) or _gathered(pairs.bad())
         everyone: dict[str, list[str]] = {pair_id: [] for pair_id in sorted(gather_object(pairs.ids()))}
-        return cls(step, "gradient" if math.isfinite(loss_sum) else "loss", found or everyone, bool(found))
+        is_every_pair = len(found) == len(everyone) > 1
+        what = "gradient" if math.isfinite(loss_sum) else "loss"
+        return cls(step, what, found or everyone, bool(found), is_every_pair)
 
     def error(self) -> NotFinite:
         """The end of the run."""
         return NotFinite(
-            f"step {self.step}: the {self.what} is not finite, {self._named()}. Nothing of this step is kept. Look at"
-            " these pairs, lower train.learning_rate, or set train.non_finite to skip and start again"
+            f"step {self.step}: the {self.what} is not finite, {self._named()}. Nothing of this step is kept."
+            f" {'Lower' if self.is_every_pair else 'Look at these pairs, lower'} train.learning_rate, or set"
+            " train.non_finite to skip and start again"
         )
 
     def note(self, run: Path) -> None:
@@ -128,9 +135,11 @@ class NonFiniteStep:
             file.write(json.dumps(row) + "\n")
 
     def _named(self) -> str:
+        if self.is_every_pair:
+            return f"in each of the step's {len(self.pairs)} pairs, so that the weights are to blame"
         shown = [f"{pair_id} ({', '.join(views)})" if views else pair_id for pair_id, views in self.pairs.items()]
-        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-        return f"{'pairs' if self.is_named else 'among the pairs'} {', '.join(shown[:8])}{more}"
+        more = f" and {len(shown) - SHOWN} more ({ROWS} names all)" if len(shown) > SHOWN else ""
+        return f"{'pairs' if self.is_named else 'among the pairs'} {', '.join(shown[:SHOWN])}{more}"
 
 
 def _gathered(found: dict[str, list[str]]) -> dict[str, list[str]]:

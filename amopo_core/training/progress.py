@@ -18,12 +18,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from amopo_core.atomic import replacing, write_json
 from amopo_core.engine.batches import Batch
+from amopo_core.units import duration, in_bytes
 
 LOGS = Path("logs/train")
 """No output of a stage: no two runs take the same time."""
 SPEED, TIMES = "speed.jsonl", "summary.json"
 
-PARTS = ("data", "forward", "backward", "optimiser", "checkpoint", "validation")
+PARTS = ("data", "forward", "backward", "optimiser", "search", "checkpoint", "validation")
+"""`search`: for the pairs of a step that is not finite."""
 ON_DEVICE = ("forward", "backward", "optimiser")
 """Parts that the device works on while the host is ahead of it."""
 
@@ -58,6 +60,8 @@ class StepClock:
         self.pairs = 0
         """Pairs of all ranks."""
         self.steps = 0
+        self.began = time.monotonic()
+        """When this start of the run began to train; earlier by what the starts before it took."""
         self.largest: BatchSize | None = None
         """The micro-batch of most tokens that this rank met."""
         self._seconds: dict[str, float] = defaultdict(float)
@@ -95,6 +99,22 @@ class StepClock:
         elif start is not None:
             self._waiting.append((name, start, _event()))
 
+    @property
+    def elapsed(self) -> float:
+        """The time of the whole so far [seconds]."""
+        return time.monotonic() - self.began
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run goes on from, in JSON's types."""
+        counts = {"tokens": self.tokens, "pairs": self.pairs, "steps": self.steps}
+        return counts | {"seconds": self.seconds(), "elapsed": self.elapsed}
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Take up the counts of the starts before this one."""
+        self.tokens, self.pairs, self.steps = (state[name] for name in ("tokens", "pairs", "steps"))
+        self.began -= state["elapsed"]
+        self._seconds.update(state["seconds"])
+
     def seconds(self) -> dict[str, float]:
         """The time of each part so far [seconds]; waits for the device."""
         for name, start, end in self._waiting:
@@ -108,7 +128,7 @@ class Progress(TrainerCallback):
     """Says on stderr how far the run is, and leaves speed.jsonl and summary.json in logs/train.
 
     Tokens are those of this rank times the ranks, which share out a step evenly: an estimate. Pairs are exact. A
-    resumed run goes on in speed.jsonl; its summary is that of the time since.
+    resumed run goes on in speed.jsonl, and its summary is that of all its starts, each as far as its last checkpoint.
     """
 
     def __init__(self, clock: StepClock, logs: Path = LOGS) -> None:
@@ -122,6 +142,7 @@ class Progress(TrainerCallback):
         """Keep what a resumed run had said by its checkpoint."""
         self._began = self._said = time.monotonic()
         self._first_step = state.global_step
+        self._tokens_said, self._pairs_said = self.clock.tokens, self.clock.pairs
         if state.is_world_process_zero:
             rows = _rows_until(self.logs / SPEED, state.global_step)
             with replacing(self.logs / SPEED) as file:
@@ -146,9 +167,9 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Say where the time went; nothing where no step was left to do."""
-        if not self.clock.steps:
+        if state.global_step == self._first_step:
             return
-        summary = time_summary(self.clock, time.monotonic() - self._began, args.world_size)
+        summary = time_summary(self.clock, self.clock.elapsed, args.world_size)
         if state.is_world_process_zero:
             write_json(self.logs / TIMES, summary)
             sys.stderr.write(summary_table(summary))
@@ -213,23 +234,6 @@ def peak_memory() -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def duration(seconds: float) -> str:
-    """A time in words: 45 s, 12 min, 3 h 20 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def in_bytes(count: float) -> str:
-    """A number of bytes in the largest unit of which there is at least one."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"
 
 
 def on_gpu() -> bool:

@@ -32,12 +32,13 @@ from amopo_core.engine.steps import StepPlan
 from amopo_core.errors import UserError
 from amopo_core.objective import PreferenceObjective
 from amopo_core.params_file import read_params
-from amopo_core.policy import Policy, load_policy, save_policy
+from amopo_core.policy import Policy, load_policy, make_readable, save_policy
 from amopo_core.stages.command import EXIT_FAILED, die_with_parent, is_full_disk
 from amopo_core.training.encoded import EncodedPairs, Encoding, dropped_path, encode_split, read_encoding
 from amopo_core.training.encoding import REASONS
 from amopo_core.training.failures import described, lost_another_rank
 from amopo_core.training.history import HistoryWriter
+from amopo_core.training.launch import SHARDED
 from amopo_core.training.progress import Progress, StepClock
 from amopo_core.training.run_folder import (
     CHECKPOINTS,
@@ -87,6 +88,8 @@ def train_policy(
         raise UserError(nothing_left(found, params.train.max_length))
     refuse_misfits(params, len(validation))
     trainer = build_trainer(params, policy, train, validation, output=run / CHECKPOINTS, ranks=ranks, clock=clock)
+    if trainer.is_world_process_zero():
+        sys.stderr.write(f"train: {described_start(trainer, found, params, ranks)}\n")
     trainer.stop = StopAndTime(params.train.checkpoint_minutes)
     trainer.add_callback(HistoryWriter(history))
     trainer.add_callback(Progress(trainer.clock))
@@ -107,6 +110,8 @@ def train_policy(
         raise Stopped(trainer.state.global_step, trainer.state.max_steps)
     if params.train.publish == "best":
         trainer.load_best()
+    if trainer.steps_skipped and trainer.is_world_process_zero():
+        sys.stderr.write(f"train: {trainer.steps_skipped} of {len(trainer.train_dataset)} steps were skipped\n")
     save(trainer, policy, params, base, run)
     if trainer.is_world_process_zero():
         write_reports(run, found, params, len(trainer.train_dataset), ranks, trainer.steps_skipped)
@@ -141,14 +146,19 @@ def refuse_misfits(params: Params, validation_pairs: int) -> None:
     """Stop before the training where settings ask for what cannot be.
 
     Raises:
-        UserError: the best weights are asked for and nothing to choose by, bad steps skipped where they cannot be, or
-            4-bit weights sharded.
+        UserError: a GPU is asked for where there is none, the best weights where there is nothing to choose by, bad
+            steps to be skipped where they cannot be, or 4-bit weights to be sharded.
     """
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "false" and not torch.cuda.is_available():
+        raise UserError(
+            "the launch file asks for a GPU, and torch finds none here; set AMOPO_LAUNCH to one of"
+            " configs/accelerate/cpu*.yaml, or see `amopo doctor`"
+        )
     if params.train.publish == "best" and not validation_pairs:
         raise UserError(
             "train.publish is best, but there is no validation pair; set it to last or raise pairs.validation_share"
         )
-    if params.train.non_finite == "skip" and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+    if params.train.non_finite == "skip" and _is_on("ACCELERATE_USE_DEEPSPEED"):
         raise UserError(
             "train.non_finite is skip, but DeepSpeed changes the weights before the gradient can be looked at; set it"
             " to stop, or train with FSDP (see configs/accelerate)"
@@ -158,6 +168,23 @@ def refuse_misfits(params: Params, validation_pairs: int) -> None:
             "train.adapter.base_bits is 4, but the launch file shards the weights, which 4-bit ones do not allow; use"
             " configs/accelerate/ddp.yaml, where each GPU holds the small base whole, or set base_bits to 16"
         )
+
+
+def described_start(trainer: PreferenceTrainer, found: Encoding, params: Params, ranks: int) -> str:
+    """What is about to be trained, on what, and in which way, in a line."""
+    trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    truncated = f" ({found.truncated} truncated)" if found.truncated else ""
+    adapter = params.train.adapter
+    kind = f", adapters of rank {adapter.rank}, alpha {adapter.alpha}" if adapter else ""
+    return (
+        f"{found.pairs:,} pairs{truncated}, {len(trainer.train_dataset):,} steps; {ranks} {_device()}"
+        f" rank{'s' * (ranks > 1)}, {params.train.precision}, {trained:,} weights to train{kind};"
+        f" {trainer.forward.way}"
+    )
+
+
+def _device() -> str:
+    return "CPU" if trains_on_cpu() else str(torch.cuda.get_device_name())
 
 
 def nothing_left(found: Encoding, max_length: int) -> str:
@@ -238,12 +265,17 @@ def step_batches(
 
 def trains_on_cpu() -> bool:
     """Whether this rank trains on the CPU: there is no GPU, or the launch file says so."""
-    return not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "true"
+    return not torch.cuda.is_available() or _is_on("ACCELERATE_USE_CPU")
 
 
 def is_sharded() -> bool:
     """Whether the launch file spreads the weights over the ranks, so that none holds them all."""
-    return any(os.environ.get(f"ACCELERATE_USE_{kind}") == "true" for kind in ("FSDP", "DEEPSPEED"))
+    return any(_is_on(f"ACCELERATE_USE_{kind}") for kind in SHARDED)
+
+
+def _is_on(variable: str) -> bool:
+    """Whether accelerate's launcher set a variable, which it spells in several ways."""
+    return os.environ.get(variable, "").lower() == "true"
 
 
 def compile_blocks(model: PreTrainedModel) -> None:
@@ -296,6 +328,7 @@ def save(trainer: PreferenceTrainer, policy: Policy, params: Params, base: Path,
             write_pointer(folder, base)
             if params.train.adapter.merge:
                 save_policy(load_policy(folder, DTYPES[params.train.precision]), folder)
+        make_readable(folder)
 
 
 def write_reports(run: Path, found: Encoding, params: Params, steps: int, ranks: int, steps_skipped: int = 0) -> None:

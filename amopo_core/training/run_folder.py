@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import amopo_core
-from amopo_core.atomic import replacing, write_json
+from amopo_core.atomic import write_json
 from amopo_core.config import Params
 from amopo_core.errors import UserError
 from amopo_core.training.launch import Launch
@@ -26,6 +26,8 @@ COMPLETE = "complete"
 """Name of the file that a checkpoint gets last: a folder without it was torn by a crash."""
 
 _LOCK = "lock"
+_SIZES = "sizes"
+"""Key of the mark: bytes of each file, by its name."""
 _PUBLISHED = "published"
 """Name of the file that a run folder gets once its policy is in its place."""
 _SECTIONS = {"runtime", "dimensions", "views", "objective", "train"}
@@ -138,7 +140,7 @@ def interrupted_runs(run: Path, digests: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _read_digests(path: Path) -> dict[str, str]:
+def _read_digests(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -174,14 +176,30 @@ def checkpoint_folder(checkpoints: Path, step: int) -> Path:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Mark a checkpoint as whole, with the digests of its run's inputs."""
+    """Mark a checkpoint as whole, with the digests of its run's inputs and the sizes of its files."""
     inputs = checkpoint.parent.parent / INPUTS
-    with replacing(checkpoint / COMPLETE) as file:
-        file.write(inputs.read_text(encoding="utf-8") if inputs.exists() else "{}\n")
+    known = json.loads(inputs.read_text(encoding="utf-8")) if inputs.exists() else {}
+    write_json(checkpoint / COMPLETE, known | {_SIZES: _sizes(checkpoint)})
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    """Bytes of each file of a checkpoint but its mark."""
+    files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != COMPLETE]
+    return {str(path.relative_to(checkpoint)): path.stat().st_size for path in sorted(files)}
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint has its mark, and every file is as long as it was then."""
+    try:
+        known: dict[str, int] = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")).get(_SIZES, {})
+    except (OSError, ValueError):
+        return False
+    found = _sizes(checkpoint)
+    return all(found.get(name) == size for name, size in known.items())
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint; one that a crash tore is passed over.
+    """The newest whole checkpoint; one that a crash tore, or that was damaged since, is passed over.
 
     Raises:
         UserError: a checkpoint belongs to other inputs than its run.
@@ -190,13 +208,14 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
     whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
     for folder in whole:
         _refuse_others(folder / COMPLETE, _read_digests(run / INPUTS), run)
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    undamaged = [folder for folder in whole if is_whole(folder)]
+    return max(undamaged, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def remove_torn_checkpoints(checkpoints: Path) -> None:
     """Remove what a crash or a full disk left half-written: it takes room, and its step may be saved once more."""
     for folder in checkpoints.glob("checkpoint-*"):
-        if not (folder / COMPLETE).exists():
+        if not is_whole(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 

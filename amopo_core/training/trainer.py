@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,6 +127,8 @@ class PreferenceTrainer(Trainer):
             del logs["loss"]
             logs |= self.sums.means(self._reduce)  # the mean over pairs: a step of few pairs counts for few
             self.sums = ViewSums(self.objective.views)
+        # transformers takes all steps for one epoch: the global batch alone decides what a step is
+        self.state.epoch = self.state.global_step / self.train_dataset.plan.steps_per_epoch
         super().log({name: value for name, value in logs.items() if math.isfinite(value)})
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -140,7 +143,9 @@ class PreferenceTrainer(Trainer):
             self.sums.merge(self.step_sums)
             return norm
         self.optimizer.zero_grad(set_to_none=True)  # AdamW passes over what has no gradient, weight decay included
-        found = NonFiniteStep.gathered(self.state.global_step + 1, self.step_pairs, loss_sum, self._bad_alone)
+        self.clock.stop("optimiser")
+        with self.clock.part("search"):
+            found = NonFiniteStep.gathered(self.state.global_step + 1, self.step_pairs, loss_sum, self._bad_alone)
         if not self.skip_non_finite:
             raise found.error()
         self.steps_skipped += 1
@@ -184,7 +189,8 @@ class PreferenceTrainer(Trainer):
         with self.clock.part("checkpoint"):
             super()._save_checkpoint(model, trial)
             folder = checkpoint_folder(Path(self.args.output_dir), self.state.global_step)
-            save_file(self.sums.tensors(), self._sums_path(folder), {"steps_skipped": str(self.steps_skipped)})
+            said = {"steps_skipped": str(self.steps_skipped), "clock": json.dumps(self.clock.state())}
+            save_file(self.sums.tensors(), self._sums_path(folder), said)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 mark_complete(folder)
@@ -198,10 +204,11 @@ class PreferenceTrainer(Trainer):
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Take up the running sums where a checkpoint left them."""
+        """Take up the running sums and the clock where a checkpoint left them."""
         with safe_open(self._sums_path(checkpoint), "pt") as file:
             self.sums.take({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
             self.steps_skipped = int(file.metadata()["steps_skipped"])
+            self.clock.go_on_from(json.loads(file.metadata()["clock"]))
 
     def load_best(self) -> None:
         """Take the weights of the lowest validation loss.

@@ -124,6 +124,7 @@ def test_a_misspelt_key_is_named_with_file_line_and_content(params_file):
             "--set train.learning_rat=1: train.learning_rat: no such key; did you mean learning_rate?",
         ),
         ("train.adapter.rank=0", "--set train.adapter.rank=0: train.adapter.rank: Input should be greater than"),
+        ("train.adapter={rank: 4, alpa: 3}", "train.adapter.alpa: no such key; did you mean alpha?"),
         ("nowhere.key=1", "there is no `nowhere`"),
         ("train.epochs.more=1", "holds a value, not keys"),
         ("train.epochs", "expected section.key=value"),

@@ -37,9 +37,9 @@ def workspace(tiny_policy_folder, tmp_path):
     return tmp_path
 
 
-def start(folder, launch="cpu.yaml"):
+def start(folder, launch="cpu.yaml", **settings):
     environment = os.environ | {"AMOPO_LAUNCH": f"configs/accelerate/{launch}"}
-    return subprocess.Popen(STAGE, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(STAGE, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, **settings)
 
 
 def test_a_mistake_with_two_ranks_is_one_message(workspace):
@@ -98,3 +98,19 @@ def test_a_rank_that_ends_by_itself_has_its_own_status(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
 
     assert train._wait(ended, tmp_path / "failure.json") == 3
+
+
+def test_what_the_terminal_sends_to_all_ends_two_ranks_with_a_checkpoint_and_no_traceback(workspace):
+    override(workspace / "params.yaml", ["train.epochs=500", "train.checkpoint_every=10000"])
+    stage = start(workspace, "cpu-two-ranks.yaml", start_new_session=True)
+    for line in stage.stderr:
+        if line.startswith("train: step"):
+            break
+    os.killpg(stage.pid, signal.SIGINT)
+    _, said = stage.communicate(timeout=60)
+
+    assert stage.returncode == 130
+    assert "train: interrupted; the step under way is ended and saved" in said
+    assert said.splitlines()[-1].endswith("which is saved; the same command goes on from there")
+    assert "Traceback" not in said
+    assert list(workspace.glob(".amopo/checkpoints/*/checkpoints/*/complete"))

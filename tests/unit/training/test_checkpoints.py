@@ -167,3 +167,42 @@ def test_the_packages_of_a_run_are_those_that_it_computes_with():
 
     assert list(package_versions(PARAMS)) == ["torch", "transformers", "accelerate", "tokenizers"]
     assert list(package_versions(PARAMS.model_copy(update={"train": with_adapter})))[4:] == ["peft", "bitsandbytes"]
+
+
+def test_the_history_counts_passes_over_the_pairs(workspace):
+    train(log_every=1)
+    rows = map(json.loads, Path("run/history.jsonl").read_text().splitlines())
+
+    assert [row["epoch"] for row in rows if "loss" in row] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]
+
+
+def test_a_damaged_checkpoint_is_passed_over(workspace):
+    train(checkpoint_every=2)
+    *_, newest = sorted(Path("run/checkpoints").iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
+    assert last_checkpoint(Path("run/checkpoints")) == newest
+    (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:1000])
+
+    assert last_checkpoint(Path("run/checkpoints")) != newest
+    remove_torn_checkpoints(Path("run/checkpoints"))
+    assert not newest.exists()
+
+
+def test_a_published_policy_can_be_read_by_others(workspace):
+    train()
+    new = Path("new")
+    new.touch()
+
+    assert {path.stat().st_mode for path in Path("run/policy").iterdir()} == {new.stat().st_mode}
+
+
+def test_a_resumed_run_says_the_time_and_the_steps_of_all_its_starts(workspace):
+    train(checkpoint_every=6, publish="last")
+    whole = json.loads(Path("logs/train/summary.json").read_text())
+    shutil.rmtree("run/policy")
+    keep_checkpoints(Path("run/checkpoints"), [6])
+    train(checkpoint_every=6)
+    resumed = json.loads(Path("logs/train/summary.json").read_text())
+
+    assert (resumed["steps"], resumed["pairs"], resumed["tokens"]) == (8, 32, whole["tokens"])
+    assert resumed["seconds"]["checkpoint"] > 0
+    assert sum(resumed["seconds"].values()) == pytest.approx(32 / resumed["pairs_per_second"], rel=0.01)

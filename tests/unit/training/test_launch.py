@@ -1,6 +1,7 @@
 """The launch files, and what becomes of them on this machine."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,19 @@ def test_yaml_that_does_not_parse_is_named_with_its_line(tmp_path):
 
     with pytest.raises(UserError, match=r"bad\.yaml:3: no valid YAML"):
         read_launch(path)
+
+
+def test_a_kind_of_training_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"distributed_type is 'MULTIGPU'; expected one of NO, MULTI_CPU, MULTI_GPU, "):
+        ranks_of(write(tmp_path, distributed_type="MULTIGPU"))
+
+
+def test_a_folder_is_no_launch_file(tmp_path):
+    with pytest.raises(UserError, match="is a folder; name one of its files"):
+        ranks_of(tmp_path)
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="deepspeed is installed")
+def test_deepspeed_that_is_not_installed_is_said_before_the_launch(tmp_path):
+    with pytest.raises(UserError, match=r"needs deepspeed, which is not installed: pip install -c constraints.txt"):
+        launch_command(write(tmp_path, distributed_type="DEEPSPEED"), 1, ["module"])

@@ -164,3 +164,13 @@ def test_four_bits_cannot_be_sharded(workspace, monkeypatch):
 
     with pytest.raises(UserError, match=r"train\.adapter\.base_bits is 4, but the launch file shards the weights"):
         rank.refuse_misfits(four_bits, validation_pairs=2)
+
+
+def test_a_launch_file_for_gpus_is_refused_where_there_is_none(workspace, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(os.environ, "ACCELERATE_USE_CPU", "True")
+    rank.refuse_misfits(params(), validation_pairs=2)
+    monkeypatch.setitem(os.environ, "ACCELERATE_USE_CPU", "False")
+
+    with pytest.raises(UserError, match="the launch file asks for a GPU, and torch finds none here"):
+        rank.refuse_misfits(params(), validation_pairs=2)

@@ -13,13 +13,12 @@ from amopo_core.training.progress import (
     BatchSize,
     Progress,
     StepClock,
-    duration,
-    in_bytes,
     peak_memory,
     progress_line,
     summary_table,
     time_summary,
 )
+from amopo_core.units import duration, in_bytes
 
 
 def batch(lengths=(5, 3), pairs=("a",), pairs_in_step=2):

@@ -120,7 +120,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tiny_policy_folder, tmp_p
     with torch.no_grad():
         trainer.model.model.norm.weight.fill_(float("nan"))
 
-    with pytest.raises(NotFinite, match=r"step 1: the loss is not finite, pairs 0{15}\d \("):
+    with pytest.raises(
+        NotFinite, match="step 1: the loss is not finite, in each of the step's 4 pairs, so that the weights are"
+    ):
         trainer.train()
 
 
@@ -133,7 +135,7 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
     for step in (5, 10, 15):
         checkpoint_folder(tmp_path, step).mkdir()
     for step in (5, 10):
-        (checkpoint_folder(tmp_path, step) / COMPLETE).touch()
+        (checkpoint_folder(tmp_path, step) / COMPLETE).write_text("{}")
 
     assert last_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 10)
     assert last_checkpoint(tmp_path / "nothing") is None
