@@ -10,8 +10,8 @@ views. All variants train the same weights on the same pairs, the same number of
 its own transformers.Trainer; a step's time is everything between the ends of two steps. Variants take turns, each in a
 process of its own; then again in one process for all.
 
-Parts: steps (the variants, and what a larger vocabulary costs), memory (by tokens of a micro-batch, and by size of the
-data set), ranks (two gloo ranks of one thread against one rank).
+Parts: steps (the variants), head (what a larger vocabulary costs our step, beside its output layer's products), memory
+(by tokens of a micro-batch, and by size of the data set), ranks (two gloo ranks of one thread against one rank).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bench.training.rounds import Result, in_one_process, in_own_processes
 from bench.training.task import Lengths, Shape, Task
 
 RESULTS = Path("bench/results/train.json")
-PARTS = ("steps", "memory", "ranks")
+PARTS = ("steps", "head", "memory", "ranks")
 VARIANTS = ("published", "trl", "ours")
 PRECISIONS = ("float32", "bfloat16")
 PAIR_TOKENS = 1000
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console, numbers = Console(width=120), {"machine": machine()}
     print(report.setting(shape(args, args.vocabulary[0]), args.pairs, args.threads), flush=True)
     for part in args.parts:
-        numbers |= {"steps": steps, "memory": memory, "ranks": ranks}[part](args, console)
+        numbers |= {"steps": steps, "head": head, "memory": memory, "ranks": ranks}[part](args, console)
         write_json(args.out, numbers)
     print(f"numbers: {args.out}")
     return 0
@@ -107,23 +107,33 @@ def supported() -> list[str]:
 
 
 def steps(args: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The variants against each other, and what the larger vocabulary costs ours."""
+    """The variants against each other."""
     found: list[Result] = []
     for precision in args.precision:
         tasks = [
             make_task(args, variant, vocabulary, precision)
             for vocabulary in args.vocabulary
-            for variant in [*args.variants, PRODUCTS]
+            for variant in args.variants
         ]
         found += in_own_processes(tasks, args.rounds)
         if args.long_lived:
-            found += in_one_process([task for task in tasks if task.variant != PRODUCTS], args.rounds)
+            found += in_one_process(tasks, args.rounds)
     console.print(report.steps_table(found))
-    console.print(report.head_table(found))
     print(report.objective_line(found))
     report.draw(found, args.out.with_suffix(".png"))
     print(f"picture: {args.out.with_suffix('.png')}")
     return {"steps": [result.as_dict() for result in found]}
+
+
+def head(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """What a larger vocabulary costs our step, beside what it costs the products alone."""
+    found: list[Result] = []
+    for precision in args.precision:
+        sizes_there = args.vocabulary[:2]
+        tasks = [make_task(args, kind, size, precision) for size in sizes_there for kind in ("ours", PRODUCTS)]
+        found += in_own_processes(tasks, args.rounds)
+    console.print(report.head_table(found))
+    return {"head": [result.as_dict() for result in found]}
 
 
 def memory(args: argparse.Namespace, console: Console) -> dict[str, Any]:

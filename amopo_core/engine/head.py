@@ -13,7 +13,7 @@ Axes: M = positions that predict a response token, H = hidden size, V = vocabula
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CPU_TILE = (512, 2048)
-"""Words and positions of a tile that the second-level caches hold."""
+CPU_TILE = (512, 1152)
+"""Words and positions of a tile at most: what products are fastest with that caches hold."""
 DEVICE_TILE = (8192, 8192)
 """Words and positions of a tile that keeps an accelerator busy."""
 LOG2_E = 1 / math.log(2)
@@ -128,17 +128,18 @@ class _Layer:
     ) -> tuple[Tensor, Tensor | None]:
         """Gradients of sum(grad * logp) by weight and bias."""
         share_MH = (self.hidden_MH * grad_M[:, None]).to(self.hidden_MH.dtype)
-        grad_VH = torch.zeros_like(self.weight_VH)
+        grad_VH = torch.empty_like(self.weight_VH)
         grad_V = None if self.bias_V is None else grad_M.new_zeros(len(self.bias_V))
-        shift_M, at_target_M = lse_M * LOG2_E, logps_M.expm1()
-        for words in self.words:
-            sum_vH = grad_VH[words] if self.wide == grad_VH.dtype else grad_VH[words].to(self.wide)
-            for places in self.places:
-                probs = self._scaled_logits(words, places, shift_M[places]).exp2_()
-                _put(probs, target_M[places] - words.start, at_target_M[places])
+        start_M, at_target_M = -lse_M * LOG2_E, logps_M.expm1()
+        targets = [self._targets(places, target_M, at_target_M) for places in self.places]
+        for number, words in enumerate(self.words):
+            sum_vH = grad_VH[words] if self.wide == grad_VH.dtype else torch.empty_like(grad_VH[words], dtype=self.wide)
+            for places, targets_m in zip(self.places, targets, strict=True):
+                probs = self._scaled_logits(words, places, start_M[places]).exp2_()
+                targets_m.put(probs, number)
                 if grad_V is not None:
                     grad_V[words] -= probs @ grad_M[places]
-                _subtract_product(sum_vH, self._narrow(probs), share_MH[places])
+                _subtract_product(sum_vH, self._narrow(probs), share_MH[places], first=places is self.places[0])
             if sum_vH.dtype != grad_VH.dtype:
                 grad_VH[words] = sum_vH
         return grad_VH, None if grad_V is None or self.bias_V is None else grad_V.to(self.bias_V.dtype)
@@ -149,10 +150,11 @@ class _Layer:
         others_MH = torch.zeros_like(self.hidden_MH, dtype=self.wide) if with_others else None
         for places in self.places:
             shift = torch.full_like(lse_M[places], -torch.inf) if logit_M is None else logit_M[places] * LOG2_E
-            total = torch.zeros_like(shift)
+            start, total = -shift, torch.zeros_like(shift)
             weights = None if others_MH is None else others_MH[places]
-            for words in self.words:
-                logits = self._scaled_logits(words, places, None if logit_M is None else shift)
+            targets_m = self._targets(places, target_M, torch.zeros_like(lse_M))
+            for number, words in enumerate(self.words):
+                logits = self._scaled_logits(words, places, None if logit_M is None else start)
                 if logit_M is None:
                     highest = torch.maximum(shift, logits.amax(0))
                     shrink = (shift - highest).exp2_().nan_to_num_(0.0)  # nothing yet: -inf less -inf
@@ -164,18 +166,22 @@ class _Layer:
                 powers = logits.exp2_()
                 total += powers.sum(0)
                 if weights is not None:
-                    _put(powers, target_M[places] - words.start, torch.zeros_like(total))
+                    targets_m.put(powers, number)
                     _subtract_product(weights, self._narrow(powers).t(), self.weight_VH[words])
             lse_M[places] = (shift + total.log2()) / LOG2_E
             if weights is not None:
                 weights /= -total[:, None]
         return lse_M, others_MH
 
-    def _scaled_logits(self, words: slice, places: slice, shift: Tensor | None) -> Tensor:
-        """log2(e) * logits - shift of a tile, until the next is made."""
+    def _targets(self, places: slice, target_M: Tensor, value_M: Tensor) -> _Targets | _SortedTargets:
+        kind = _SortedTargets if target_M.device.type == "cpu" else _Targets
+        return kind(self.words, target_M[places], value_M[places])
+
+    def _scaled_logits(self, words: slice, places: slice, start: Tensor | None) -> Tensor:
+        """Start + log2(e) * logits of a tile, until the next is made."""
         weight, hidden = self.weight_VH[words], self.hidden_MH[places].t()
         scaled = self._room[: len(weight) * hidden.shape[1]].view(len(weight), -1)
-        start = self._room.new_zeros(()) if shift is None else -shift
+        start = self._room.new_zeros(()) if start is None else start
         if self.wide == hidden.dtype:
             torch.addmm(start, weight, hidden, alpha=LOG2_E, out=scaled)
         else:  # a narrow sum would round the shift, and the probabilities would no longer add up to 1
@@ -193,21 +199,48 @@ class _Layer:
         return self._narrow_room[: tile.numel()].view(tile.shape)
 
 
-def _put(tile: Tensor, word: Tensor, value: Tensor) -> None:
-    """Put each position's value at its word, where the tile holds it; the host waits for nothing."""
-    held = (word >= 0) & (word < len(tile))
-    row = word.clamp(0, len(tile) - 1)[None]
-    tile.scatter_(0, row, torch.where(held[None], value[None], tile.gather(0, row)))
+class _Targets:
+    """Puts each position's value at its target, in whichever tile holds it; the host waits for nothing."""
+
+    def __init__(self, words: Sequence[slice], target_m: Tensor, value_m: Tensor) -> None:
+        self.words, self.target_m, self.value_1m = words, target_m, value_m[None]
+
+    def put(self, tile: Tensor, number: int) -> None:
+        """Into the tile of that number."""
+        word_m = self.target_m - self.words[number].start
+        held_m = (word_m >= 0) & (word_m < len(tile))
+        row_1m = word_m.clamp(0, len(tile) - 1)[None]
+        tile.scatter_(0, row_1m, torch.where(held_m, self.value_1m, tile.gather(0, row_1m)))
 
 
-def _subtract_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Total -= left @ right, the total in its own precision."""
+class _SortedTargets:
+    """The same on a CPU, which knows the few targets of each tile beforehand."""
+
+    def __init__(self, words: Sequence[slice], target_m: Tensor, value_m: Tensor) -> None:
+        sorted_m, self.place_m = target_m.sort()
+        self.value_m = value_m[self.place_m]
+        starts = torch.tensor([span.start for span in words])
+        self.word_m = sorted_m - starts[torch.searchsorted(starts, sorted_m, right=True) - 1]
+        self.bounds = [*torch.searchsorted(sorted_m, starts).tolist(), len(sorted_m)]
+
+    def put(self, tile: Tensor, number: int) -> None:
+        """Into the tile of that number."""
+        found = slice(self.bounds[number], self.bounds[number + 1])
+        tile.index_put_((self.word_m[found], self.place_m[found]), self.value_m[found])
+
+
+def _subtract_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool = False) -> None:
+    """Total -= left @ right, the total in its own precision; `first`: total = -left @ right, whatever it held."""
     if total.dtype == left.dtype:
-        total.addmm_(left, right, alpha=-1)
+        total.addmm_(left, right, beta=0 if first else 1, alpha=-1)
+    elif first:
+        total.copy_(left @ right).neg_()
     else:
         total -= left @ right
 
 
-def _spans(length: int, step: int) -> Iterator[slice]:
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
+def _spans(length: int, most: int) -> Iterator[slice]:
+    """As few equal parts as have at most so many each: a small rest would cost a product nearly as much as a whole."""
+    count = max(math.ceil(length / most), 1)
+    for number in range(count):
+        yield slice(number * length // count, (number + 1) * length // count)

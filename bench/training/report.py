@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from rich.table import Table
@@ -42,17 +43,21 @@ def steps_table(found: Sequence[Result]) -> Table:
 
 
 def head_table(found: Sequence[Result]) -> Table:
-    """What a larger vocabulary adds to our step, beside what it adds to the necessary products."""
+    """What a larger vocabulary adds to our step, beside what it adds to the necessary products; medians over rounds."""
     columns = ("what", "precision", "s / step more", "products alone", "ratio")
     table = _table("what the larger vocabulary costs: the step, and its output layer's matrix products alone", columns)
     for small, large in vocabulary_steps(found):
-        step = large.seconds - small.seconds
         products = [counterpart(found, result, PRODUCTS) for result in (small, large)]
-        if None in products:
+        if products[0] is None or products[1] is None:
             continue
-        alone = products[1].seconds - products[0].seconds
+        more = [
+            [last - first for first, last in zip(*each, strict=True)]
+            for each in ((small.by_round, large.by_round), (products[0].by_round, products[1].by_round))
+        ]
+        ratio = median(step / alone for step, alone in zip(*more, strict=True))
+        step, alone = map(median, more)
         name = f"{small.task.shape.name} to {large.task.shape.vocabulary:,}"
-        table.add_row(name, small.task.precision, f"{step:.3f}", f"{alone:.3f}", f"{step / alone:.2f}")
+        table.add_row(name, small.task.precision, f"{step:.3f}", f"{alone:.3f}", f"{ratio:.2f}")
     return table
 
 

@@ -37,6 +37,11 @@ class Result:
         return median([seconds for found in self.rounds for seconds in found.seconds] or [math.inf])
 
     @property
+    def by_round(self) -> list[float]:
+        """Median step of each round [seconds]."""
+        return [median(found.seconds) for found in self.rounds]
+
+    @property
     def pairs_per_second(self) -> float:
         """Of the median step."""
         return self.task.pairs_per_step / self.seconds
