@@ -37,8 +37,6 @@ def run_live(command: Sequence[str], say: Callable[[str], None]) -> tuple[int, l
                 say(lines[-1])
             return process.wait(), lines
         except BaseException:
-            if process.poll() is None:
-                say(f"stopping: what is at work has up to {GRACE:.0f} s to save and end")
             end_group(process)
             raise
 
