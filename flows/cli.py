@@ -6,10 +6,9 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -17,12 +16,13 @@ from amopo_core.errors import UserError
 from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE, disk_failure
 from flows.data_commands import data
 from flows.environment import set_defaults
+from flows.output import json_option, print_json
+from flows.reproduction import reproduce
 from flows.usage import usage
 from tasks.errors import OutsideError
 from tasks.turn import own_turn
 
 PLAYGROUND = "playground"
-Command = Callable[..., Any]
 
 
 def main() -> None:
@@ -67,11 +67,7 @@ def cli() -> None:
 
 
 cli.add_command(data)
-
-
-def json_option(command: Command) -> Command:
-    """Adds --json: one JSON object on stdout, progress on stderr as ever."""
-    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of text.")(command)
+cli.add_command(reproduce)
 
 
 @cli.command()
@@ -133,7 +129,7 @@ def ingest(path: Path | None, source: str, dry_run: bool, as_json: bool) -> None
         ensure_champion_folder()
         add(FEEDBACK, CHAMPION)
     if as_json:
-        _print_json(ingestion.as_json(taken, source, is_declared=source in params.sources, dry_run=dry_run))
+        print_json(ingestion.as_json(taken, source, is_declared=source in params.sources, dry_run=dry_run))
     else:
         ingestion.show_next(taken, source, is_declared=source in params.sources, dry_run=dry_run)
 
@@ -172,7 +168,7 @@ def status(as_json: bool) -> None:
     git.require_workspace()
     found = read_status()
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         show_status(found)
 
@@ -196,7 +192,7 @@ def doctor(as_json: bool) -> int:
             click.echo(finding.line(topic))
     is_wrong = any(each["status"] == "wrong" for each in found)
     if as_json:
-        _print_json({"wrong": is_wrong, "findings": found})
+        print_json({"wrong": is_wrong, "findings": found})
     return EXIT_FAILED if is_wrong else 0
 
 
@@ -216,7 +212,7 @@ def ui(port: int, as_json: bool) -> None:
     _require_free(port)
     where = {"mlflow": f"http://127.0.0.1:{port}", "prefect": "prefect server start"}
     if as_json:
-        _print_json(where)
+        print_json(where)
     else:
         click.echo(f"MLflow:  {where['mlflow']}  (Ctrl-C ends it)\nPrefect: start its pages with `{where['prefect']}`")
     _run_until_interrupted(command)
@@ -251,7 +247,7 @@ def _run_flow(as_json: bool) -> None:
     with prefect_server():
         outcome = flow()
     if as_json:
-        _print_json(summary.as_json(outcome, usage()))
+        print_json(summary.as_json(outcome, usage()))
     else:
         summary.show(outcome, usage(), Console())
 
@@ -271,10 +267,6 @@ def _require_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _said(message: str, code: int) -> int:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from amopo_core.errors import UserError
+from flows.output import json_option, print_json
 from tasks.turn import own_turn
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _LISTED = 10
 """Names of one kind that are listed."""
 _NEXT = "next: amopo retrain"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of text.")
 reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept with the decision.")
 
 
@@ -64,7 +63,7 @@ def batches(as_json: bool) -> None:
             {"batch": one.batch.title, "rows": one.batch.rows} | {key: asdict(one)[key] for key in _STANDING}
             for one in found
         ]
-        _print_json({"normalized": report is not None, "batches": listed})
+        print_json({"normalized": report is not None, "batches": listed})
         return
     for one in found:
         forgotten = f", {one.forgotten} forgotten" if one.forgotten else ""
@@ -107,7 +106,7 @@ def release(batch: str, reason: str, as_json: bool) -> None:
     with own_turn():
         is_new = _decide([Release(decision="release", batch=batch, reason=reason, at=_today())]) > 0
     if as_json:
-        _print_json({"batch": batch, "new": is_new, "next": "amopo retrain"})
+        print_json({"batch": batch, "new": is_new, "next": "amopo retrain"})
     else:
         click.echo(f"{batch} is {'released' if is_new else 'released already'}\n{_NEXT}")
 
@@ -133,7 +132,7 @@ def why(name: str, full: bool, as_json: bool) -> None:
     seen = versions_that_saw(rows_behind(story))
     if as_json:
         rows = [asdict(said) | {"row": said.row} for said in story.statements]
-        _print_json(asdict(story) | {"statements": rows, "versions": [asdict(sighting) for sighting in seen]})
+        print_json(asdict(story) | {"statements": rows, "versions": [asdict(sighting) for sighting in seen]})
         return
     if isinstance(story, PairStory):
         _show_pair(story, full)
@@ -183,7 +182,7 @@ def forget(
         erasure = _erase(rows, raters) if is_erased else None
     if as_json:
         answer = {"decisions": added, "rows": rows.height, "versions": [asdict(sighting) for sighting in seen]}
-        _print_json(answer | {"erased": None if erasure is None else asdict(erasure), "next": "amopo retrain"})
+        print_json(answer | {"erased": None if erasure is None else asdict(erasure), "next": "amopo retrain"})
         return
     click.echo(f"forgotten: {_rows(rows.height)}" + ("" if added else "; that was decided before"))
     _show_versions(seen)
@@ -330,7 +329,3 @@ def _number(value: float | None) -> str:
 
 def _today() -> str:
     return datetime.now(tz=UTC).date().isoformat()
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict
+from amopo_core.training.launch import launch_file
 from tasks import git, registry, tracking
 from tasks.champion import bring_champion
 from tasks.dvc import StageRun, record, run_stage
@@ -48,6 +49,8 @@ def retrain() -> Outcome:
     version. A version that is settled is never decided again.
     """
     git.require_workspace()
+    params = read_params()
+    git.require_known_sources(params.evaluation.judge, params.ingestion.redactor)
     fetch_sources()
     take_inbox()
     add(FEEDBACK)
@@ -75,16 +78,16 @@ def retrain() -> Outcome:
             tracking.name_version(run_id, found.number)
             return Outcome(found, executed(runs))
 
-        lock, params = read_lock(), read_params()
-        commit = record(f"retrain-{lock.digest[:12]}")
+        lock = read_lock()
+        commit = record(f"retrain-{lock.digest[:12]}", run_id)
         tracking.log_history(run_id, history.sent)
         tracking.log_times(run_id, speed.sent)
         tracking.log_results(run_id, params, data_digests(lock))
         measured = compare_candidate(has_champion=rival is not None)
-        tags = version_tags(lock, params, run_id=run_id, commit=commit)
+        tags = version_tags(lock, params, run_id=run_id, commit=commit, launch=launch_file())
         version = found or registry.register(run_id, params, measured.against_base, tags)
         registry.challenge(version, commit)
-        tracking.name_version(run_id, version.number)
+        tracking.name_version(run_id, version.number, commit)
         verdict = registry.decision_on(version, rival) or decide_promotion(measured)
         create_markdown_artifact(REPORT.read_text(encoding="utf-8"), key="retrain-report")
         create_markdown_artifact(quality_verdict(), key="feedback-quality")

@@ -12,7 +12,6 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from amopo_core.errors import UserError
-from amopo_core.params_file import read_params
 from amopo_core.stages.command import EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE
 from amopo_core.training.run_folder import remove_published
 from tasks import git
@@ -69,22 +68,40 @@ def run_stage(stage: str) -> StageRun:
 
 
 @task(task_run_name="record", cache_policy=NO_CACHE)
-def record(name: str) -> str:
+def record(name: str, run_id: str) -> str:
     """The commit that now holds the workspace: code, params, lock file, pointers and metrics. No branch moves.
 
-    The data go to the remote first where there is one, so that whoever has the commit has what it points to.
+    Where there is a remote, the data go there, and the commit to git's remote: whoever has both can make the run again.
+
+    Args:
+        name: of DVC's experiment.
+        run_id: the MLflow run, which the commit names.
     """
     log = get_run_logger()
-    if has_remote():
-        log.info("sending the data to the DVC remote")
-        run_dvc("push", "--quiet")
-    untracked = git.untracked(read_params().evaluation.judge)
-    included = [argument for path in untracked for argument in ("--include-untracked", path)]
-    run_dvc("exp", "save", "--quiet", "--force", "--name", name, *included, extra=git.stand_in_author())
+    included = [argument for path in git.untracked() for argument in ("--include-untracked", path)]
+    message = f"Retraining {name}, MLflow run {run_id}"
+    run_dvc(
+        *("exp", "save", "--quiet", "--force", "--name", name, "--message", message, *included),
+        extra=git.stand_in_author(),
+    )
     commit = git.experiment_commit(name)
+    if has_remote():
+        send(name)
     remove_published()  # DVC has the policy now: the last checkpoint has served
     log.info("experiment %s, commit %s", name, commit[:12])
     return commit
+
+
+def send(name: str) -> None:
+    """Send the data to the DVC remote, then the record to git's; the record never arrives before what it points to."""
+    log = get_run_logger()
+    log.info("sending the data to the DVC remote")
+    run_dvc("push", "--quiet")
+    if (remote := git.default_remote()) is None:
+        log.warning("git has no remote `origin`: the data are sent, the record stays in this repository alone")
+        return
+    log.info("sending the record to git's remote %s", remote)
+    run_dvc("exp", "push", "--quiet", "--no-cache", remote, name)
 
 
 def failure(stage: str, lines: Sequence[str]) -> Exception:

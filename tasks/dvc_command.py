@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from tasks.errors import OutsideError
@@ -18,7 +18,7 @@ _UNSET = 251
 
 
 def run_dvc(
-    *arguments: str, allowed: Sequence[int] = (0,), extra: Mapping[str, str] | None = None
+    *arguments: str, allowed: Container[int] = (0,), extra: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """The ended command, run with `extra` in its environment.
 

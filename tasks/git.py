@@ -6,6 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from amopo_core.errors import UserError
@@ -18,17 +21,16 @@ _UNFINISHED = {
     "CHERRY_PICK_HEAD": "cherry-pick",
     "REVERT_HEAD": "revert",
 }
+_SOURCES = (":(glob)amopo_core/**/*.py", ":(glob)tasks/**/*.py", ":(glob)flows/**/*.py", "configs")
+"""What decides a run's result beside its parameters and data."""
 _RECORDED = (
-    ":(glob)amopo_core/**/*.py",
-    ":(glob)tasks/**/*.py",
-    ":(glob)flows/**/*.py",
-    "configs",
     ":(glob)**/*.dvc",
     "data/decisions.jsonl",
     ":(glob)reports/**/*.json",
     "dvc.lock",
 )
-"""Untracked files that belong to a recorded run: code, pointers, metrics. Anything else is the user's own."""
+"""Untracked files that a run itself makes and that belong to its record: pointers, metrics. Anything else is the user's
+own."""
 
 
 def require_workspace() -> None:
@@ -53,14 +55,75 @@ def head() -> str:
     return _git("rev-parse", "HEAD").strip()
 
 
-def untracked(judge: str) -> list[str]:
-    """Files that a recorded run needs and git does not know yet: new code, the judge, pointers, the lock file, metrics.
+def require_known_sources(*named: str) -> None:
+    """Refuse code that git does not know: a record would take in what nobody meant to keep, or leave it out.
+
+    Changes of files that git knows need no commit; the record holds them.
 
     Args:
-        judge: the judge's file, which may lie anywhere in the project.
+        named: files that the parameters name, which may lie anywhere in the project.
+
+    Raises:
+        UserError: with the files' names.
     """
-    listed = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *_RECORDED, f":(literal){judge}")
-    return [path for path in listed.split("\0") if path]
+    if unknown := _untracked(*_SOURCES, *(f":(literal){path}" for path in named)):
+        shown = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+        raise UserError(
+            f"git does not know {shown}, and a run is recorded with the code that made it; `git add` what belongs to"
+            " the project (no commit is needed), move the rest away or name it in .gitignore"
+        )
+
+
+def untracked() -> list[str]:
+    """Files that runs make, that a record needs and that git does not know yet: pointers, the lock file, metrics."""
+    return _untracked(*_RECORDED)
+
+
+def find_commit(name: str) -> str | None:
+    """The commit of a name, a hash or an experiment, here or else at git's remote; None where nobody knows it."""
+    found = _commit_here(name)
+    if found is None and (remote := default_remote()):
+        _git("fetch", "--quiet", remote, "+refs/exps/*:refs/exps/*")  # where DVC keeps experiments
+        found = _commit_here(name)
+    return found
+
+
+def default_remote() -> str | None:
+    """The remote that records are sent to: `origin`, else the only one there is; None without any."""
+    remotes = _git("remote").split()
+    return "origin" if "origin" in remotes else remotes[0] if len(remotes) == 1 else None
+
+
+def file_at(commit: str, path: str) -> bytes | None:
+    """A file in a commit; None where it holds none."""
+    done = subprocess.run(["git", "show", f"{commit}:{path}"], capture_output=True, check=False)
+    return None if done.returncode else done.stdout
+
+
+@dataclass
+class Worktree:
+    """A folder of its own with what a commit holds."""
+
+    folder: Path
+    keep: bool = False
+    """Whether it stays after its block."""
+
+
+@contextmanager
+def worktree(commit: str, folder: Path) -> Iterator[Worktree]:
+    """The commit's files in `folder`, apart from this one's, for as long as the block lasts.
+
+    What an earlier block of the same folder left, kept or killed half-way, goes first.
+    """
+    _remove_worktree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _git("worktree", "add", "--quiet", "--detach", str(folder), commit)
+    made = Worktree(folder)
+    try:
+        yield made
+    finally:
+        if not made.keep:
+            _remove_worktree(folder)
 
 
 def experiment_commit(name: str) -> str:
@@ -75,6 +138,27 @@ def stand_in_author() -> dict[str, str]:
         return {}
     names = [f"GIT_{role}_{part}" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")]
     return {name: os.environ.get(name, "amopo") for name in names}
+
+
+def _remove_worktree(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _git("worktree", "prune")
+
+
+def _commit_here(name: str) -> str | None:
+    """A branch, tag, hash or experiment of this repository."""
+    for line in _git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
+        commit, ref = line.split(" ", 1)
+        if ref.rpartition("/")[2] == name:
+            return commit
+    command = ["git", "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _untracked(*patterns: str) -> list[str]:
+    listed = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *patterns)
+    return [path for path in listed.split("\0") if path]
 
 
 def _configured(key: str) -> bool:

@@ -29,6 +29,13 @@ class Lock:
         candidate = {name: stage for name, stage in self.stages.items() if name in CANDIDATE}
         return sha256(json.dumps(candidate, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def outputs(self) -> dict[str, dict[str, str]]:
+        """DVC's digest of each output, by stage and path."""
+        return {
+            name: {out["path"]: str(out["md5"]) for out in stage.get("outs", ())} for name, stage in self.stages.items()
+        }
+
     def output(self, stage: str, path: str) -> str:
         """DVC's digest of what a stage wrote at `path`."""
         return str(next(out["md5"] for out in self.stages[stage]["outs"] if out["path"] == path))
@@ -40,6 +47,9 @@ class Lock:
 
 def read_lock(path: Path = LOCK_FILE) -> Lock:
     """The lock file; one without stages where there is none yet."""
-    if not path.exists():
-        return Lock({})
-    return Lock(YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"])
+    return parse_lock(path.read_text(encoding="utf-8")) if path.exists() else Lock({})
+
+
+def parse_lock(text: str) -> Lock:
+    """The lock file of that text."""
+    return Lock(YAML(typ="safe").load(text)["stages"])

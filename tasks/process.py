@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 GRACE = 60.0
 """Time between the request to end and the end by force [seconds]."""
 
 
-def run_live(command: Sequence[str], say: Callable[[str], None]) -> tuple[int, list[str]]:
-    """The exit status and the lines of a command, each line said as it comes.
+def run_live(
+    command: Sequence[str],
+    say: Callable[[str], None],
+    extra: Mapping[str, str] | None = None,
+) -> tuple[int, list[str]]:
+    """The exit status and the lines of a command, each line said as it comes; `extra` is added to its environment.
 
     The command leads its own process group, which ends as a whole when this call is interrupted or cancelled.
     """
@@ -27,7 +31,7 @@ def run_live(command: Sequence[str], say: Callable[[str], None]) -> tuple[int, l
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=child_environment(),
+        env=child_environment() | dict(extra or {}),
         start_new_session=True,
     ) as process:
         try:

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from tasks.errors import OutsideError
 from tasks.objects import Objects
-from tasks.registry import COMMIT_TAG, MODEL
-from tasks.tracking import reaching_mlflow
+from tasks.registry import MODEL
+from tasks.tracking import COMMIT_TAG, reaching_mlflow
 
 _POINTERS = ("dvc.lock", "data/feedback.dvc")
 _DIGESTS = ("data/feedback", "data/pairs")

@@ -25,14 +25,14 @@ from amopo_core.data.tables import read_pairs
 from amopo_core.evaluation.comparison import Comparison
 from amopo_core.evaluation.model_card import model_card
 from amopo_core.promotion import Verdict
-from tasks.tracking import EXPERIMENT, reaching_mlflow
+from tasks.tracking import COMMIT_TAG, EXPERIMENT, reaching_mlflow
 
 if TYPE_CHECKING:
     from amopo_core.policy import Policy
 
 MODEL = "amopo"
 CHAMPION, CHALLENGER = "champion", "challenger"
-LOCK_TAG, POLICY_TAG, COMMIT_TAG = "lock", "policy", "commit"
+LOCK_TAG, POLICY_TAG = "lock", "policy"
 DECISION_TAG, REPLACED_TAG, VERDICT_TAG = "decision", "replaced_champion", "verdict"
 """Written in this order: the decision before anything moves, the verdict when nothing is left to do."""
 NOBODY = "none"
@@ -78,9 +78,17 @@ def by_number(number: str) -> Version | None:
 
 def by_lock(digest: str) -> Version | None:
     """The newest version of the lock file's digest, if there is one."""
-    with reaching_mlflow():
-        found = MlflowClient().search_model_versions(f"name = '{MODEL}' and tags.{LOCK_TAG} = '{digest}'")
-    return _version(max(found, key=lambda version: int(version.version))) if found else None
+    return _newest_of(f"name = '{MODEL}' and tags.{LOCK_TAG} = '{digest}'")
+
+
+def by_run(run_id: str) -> Version | None:
+    """The newest version that came out of the run, if any did."""
+    return _newest_of(f"name = '{MODEL}' and run_id = '{run_id}'")
+
+
+def newest() -> Version | None:
+    """The version that was registered last, if there is any."""
+    return _newest_of(f"name = '{MODEL}'")
 
 
 def rival_of(candidate: Version | None) -> Version | None:
@@ -180,6 +188,12 @@ def _tag(version: Version, name: str, value: str) -> None:
 
 def _number(version: Version | None) -> str:
     return version.number if version else NOBODY
+
+
+def _newest_of(filter_string: str) -> Version | None:
+    with reaching_mlflow():
+        found = MlflowClient().search_model_versions(filter_string)
+    return _version(max(found, key=lambda version: int(version.version))) if found else None
 
 
 def _if_any(find: Callable[[], ModelVersion]) -> Version | None:

@@ -39,6 +39,8 @@ MANIFEST_FILE = Path("data/pairs/manifest.parquet")
 EVALUATION = Path("reports/evaluate")
 VERSION_TAG = "version"
 """Tag of a run: the version that came out of it."""
+COMMIT_TAG = "commit"
+"""Tag of a run and of a version: the git commit that records it."""
 WORKSPACE_TAG = "workspace"
 """Tag of a run: the machine and the folder it worked in, as a digest."""
 _OVERALL = ("judge/all_dimensions/difference", "accuracy/all_dimensions/difference")
@@ -93,10 +95,12 @@ def follow_speed(run_id: str) -> HistoryFollower:
     return HistoryFollower(SPEED, lambda rows: _send(run_id, speed_rows(rows)))
 
 
-def name_version(run_id: str, number: str) -> None:
-    """Write on the run which version it came to."""
+def name_version(run_id: str, number: str, commit: str | None = None) -> None:
+    """Write on the run which version it came to, and the commit that records it."""
     with reaching_mlflow():
         MlflowClient().set_tag(run_id, VERSION_TAG, number)
+        if commit:
+            MlflowClient().set_tag(run_id, COMMIT_TAG, commit)
 
 
 @task(task_run_name="history", cache_policy=NO_CACHE)

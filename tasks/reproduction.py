@@ -1,0 +1,187 @@
+"""A recorded run made again in a worktree of its commit, with nothing from the cache but what it was given."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import environment, git
+from tasks.dvc_command import DVC, has_remote, run_dvc
+from tasks.errors import OutsideError
+from tasks.identity import data_digests
+from tasks.lock import LOCK_FILE, Lock, read_lock
+from tasks.process import run_live
+from tasks.recorded import Recorded
+from tasks.registry import LOCK_TAG, POLICY_TAG
+
+FOLDER = Path(".amopo/reproduce")
+TOLERANCE = 0.02
+"""How far a metric of a run on a GPU may be off when it is made again, absolute."""
+METRICS = Path("reports/evaluate/report.json")
+_LOCAL_CONFIG = Path(".dvc/config.local")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One output of a stage: as it was recorded, and as it is now."""
+
+    stage: str
+    path: str
+    recorded: str
+    """DVC's digest."""
+    now: str | None
+    """None: the stage did not make it."""
+
+    @property
+    def same(self) -> bool:
+        """Whether every byte is."""
+        return self.recorded == self.now
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of making a run again."""
+
+    outputs: tuple[Compared, ...]
+    metrics: Mapping[str, tuple[float, float | None]]
+    """By name, as recorded and now: those of a GPU run, which is held to its metrics; else none."""
+    folder: Path
+    """Where it was made; kept only where anything differs."""
+
+    @property
+    def same(self) -> bool:
+        """Whether all bytes are the same; of a GPU run, whether all metrics are within the tolerance."""
+        if self.metrics:
+            return all(within(then, now) for then, now in self.metrics.values())
+        return all(output.same for output in self.outputs)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a record claims, and whether it holds."""
+
+    holds: bool
+    said: str
+
+
+def reproduce(recorded: Recorded, say: Callable[[str], None]) -> Reproduction:
+    """Make every stage of a run again, from its feedback on, and compare what comes out.
+
+    The run's own code runs, in a clean worktree of its commit; the cache is shared, but no result is taken from it.
+
+    Args:
+        recorded: which run.
+        say: takes the lines of the stages as they come.
+
+    Raises:
+        UserError: the commit is no recorded run.
+        OutsideError: its data are neither in the cache nor in the remote, or a stage fails.
+    """
+    before, folder = recorded.lock, FOLDER / recorded.commit[:12]
+    is_exact = environment.is_cpu(recorded.tags.get(environment.DEVICE_TAG, "CPU "))
+    with git.worktree(recorded.commit, folder) as worktree:
+        _configure(folder)
+        pointers = [str(path.relative_to(folder)) for path in sorted(folder.glob("*/*.dvc"))]
+        _bring(folder, pointers, f"the data of {recorded.name}")
+        then = {} if is_exact else _numbers(folder)
+        _run(folder, recorded, say)
+        now = _numbers(folder)
+        found = Reproduction(
+            outputs=compared(before, read_lock(folder / LOCK_FILE)),
+            metrics={name: (value, now.get(name)) for name, value in then.items()},
+            folder=folder,
+        )
+        worktree.keep = not found.same
+        return found
+
+
+def check(recorded: Recorded) -> list[Finding]:
+    """What can be verified of a record without training: its parts are there, and are what its tags say.
+
+    Raises:
+        UserError: the commit is no recorded run.
+    """
+    lock = recorded.lock
+    found = [_tagged("the digest of dvc.lock", recorded.tags.get(LOCK_TAG), lock.digest)]
+    found.append(_tagged("the policy", recorded.tags.get(POLICY_TAG), lock.output("train", "models/policy")))
+    found += [_tagged(path, recorded.tags.get(path), digest) for path, digest in data_digests(lock).items()]
+    constraints = environment.constraints_digest(git.file_at(recorded.commit, str(environment.CONSTRAINTS)))
+    found.append(_tagged("constraints.txt", recorded.tags.get(environment.CONSTRAINTS_TAG), constraints))
+    with git.worktree(recorded.commit, FOLDER / f"check-{recorded.commit[:12]}") as worktree:
+        _configure(worktree.folder)
+        found += _there(worktree.folder)
+    return found
+
+
+def compared(before: Lock, after: Lock) -> tuple[Compared, ...]:
+    """Every output that was recorded, beside its digest now."""
+    now = after.outputs
+    return tuple(
+        Compared(stage, path, digest, now.get(stage, {}).get(path))
+        for stage, outputs in before.outputs.items()
+        for path, digest in outputs.items()
+    )
+
+
+def within(then: float, now: float | None) -> bool:
+    """Whether a metric is as it was, within the tolerance."""
+    return now is not None and (math.isclose(then, now, abs_tol=TOLERANCE) or then == now)
+
+
+def _configure(folder: Path) -> None:
+    """The same cache and the same remote as here."""
+    if _LOCAL_CONFIG.exists():
+        shutil.copyfile(_LOCAL_CONFIG, folder / _LOCAL_CONFIG)
+    cache = run_dvc("cache", "dir").stdout.strip()
+    run_dvc("--cd", str(folder), "cache", "dir", "--local", str(Path(cache).resolve()))
+
+
+def _bring(folder: Path, targets: list[str], what: str) -> None:
+    """Check the targets out of the cache, what it lacks from the remote."""
+    done = run_dvc("--cd", str(folder), "checkout", "--quiet", *targets, allowed=range(256))
+    if done.returncode and has_remote():
+        done = run_dvc("--cd", str(folder), "pull", "--quiet", *targets, allowed=range(256))
+    if done.returncode:
+        remote = "nor in the remote" if has_remote() else "and there is no remote"
+        raise OutsideError(f"{what} are not whole in the cache, {remote} (see `dvc remote`)\n{done.stderr.strip()}")
+
+
+def _there(folder: Path) -> list[Finding]:
+    try:
+        _bring(folder, [], "files of the record")
+    except OutsideError as error:
+        return [Finding(False, str(error))]
+    status = run_dvc("--cd", str(folder), "status")
+    clean = status.stdout.strip() == "Data and pipelines are up to date."
+    said = "every file is there and has its recorded digest" if clean else f"files differ\n{status.stdout.strip()}"
+    return [Finding(clean, said)]
+
+
+def _run(folder: Path, recorded: Recorded, say: Callable[[str], None]) -> None:
+    extra = {}
+    if launch := recorded.tags.get(environment.LAUNCH_TAG):
+        extra["AMOPO_LAUNCH"] = launch
+    command = ["repro", "--force", "--no-run-cache"]
+    status, lines = run_live([*DVC, "--cd", str(folder), *command], say, extra)
+    if status:
+        tail = "\n".join(lines[-20:])
+        raise OutsideError(f"{recorded.name} could not be made again\n{tail}")
+
+
+def _tagged(what: str, tag: str | None, found: str | None) -> Finding:
+    if tag is None:
+        return Finding(True, f"{what}: {found}; the record has no tag to hold it against")
+    if tag == found:
+        return Finding(True, f"{what}: {found}, as the tag says")
+    return Finding(False, f"{what}: {found}; the tag says {tag}")
+
+
+def _numbers(folder: Path) -> dict[str, float]:
+    path = folder / METRICS
+    found: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
