@@ -10,6 +10,7 @@ import click
 from amopo_core.errors import UserError
 from amopo_core.stages.command import EXIT_FAILED
 from flows.output import json_option, print_json
+from tasks.turn import own_turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,11 +43,13 @@ def reproduce(run: str | None, last: bool, check: bool, as_json: bool) -> int:
     git.require_workspace()
     found = recorded.find(run) if run else recorded.newest()
     if check:
-        findings = reproduction.check(found)
+        with own_turn():
+            findings = reproduction.check(found)
         _show_check(found, findings, as_json=as_json)
         return 0 if all(finding.holds for finding in findings) else EXIT_FAILED
     _say_differences(found)
-    made = reproduction.reproduce(found, lambda line: click.echo(line, err=True))
+    with own_turn():  # a second one would take the first one's folder away
+        made = reproduction.reproduce(found, lambda line: click.echo(line, err=True))
     if as_json:
         print_json(_as_json(found, made))
     else:
