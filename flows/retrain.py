@@ -22,7 +22,7 @@ from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
 from tasks.lock import CANDIDATE, read_lock
 from tasks.registry import Version
-from tasks.verdict import Measured, compare_candidate, decide_promotion
+from tasks.verdict import DECISION, Measured, compare_candidate, decide_promotion, verdict_page
 
 REPORT = Path("reports/evaluate/report.md")
 FEEDBACK_REPORT = tracking.QUALITY / "report.html"
@@ -50,7 +50,7 @@ def retrain() -> Outcome:
     """
     git.require_workspace()
     params = read_params()
-    git.require_known_sources(params.evaluation.judge, params.ingestion.redactor)
+    git.require_known_sources(params.evaluation.judge, params.ingestion.redactor, params.promotion.regression)
     fetch_sources()
     take_inbox()
     add(FEEDBACK)
@@ -70,7 +70,7 @@ def retrain() -> Outcome:
         rival = registry.rival_of(found)
         bring_champion(rival)
         add(CHAMPION)
-        runs.append(run_stage("evaluate-champion"))
+        runs += [run_stage("evaluate-champion"), run_stage("guardrails")]
         if not is_clean():
             raise OutsideError("files changed while the stages ran (see `dvc status`); run the same command again")
         if found and found.settled:
@@ -88,7 +88,11 @@ def retrain() -> Outcome:
         version = found or registry.register(run_id, params, measured.against_base, tags)
         registry.challenge(version, commit)
         tracking.name_version(run_id, version.number, commit)
-        verdict = registry.decision_on(version, rival) or decide_promotion(measured)
+        verdict = registry.decision_on(version, rival)
+        if verdict is None:
+            verdict = decide_promotion(measured, version.number, rival.number if rival else None)
+            tracking.log_decision(run_id, DECISION)
+        create_markdown_artifact(verdict_page(verdict, version.number), key="verdict")
         create_markdown_artifact(REPORT.read_text(encoding="utf-8"), key="retrain-report")
         create_markdown_artifact(quality_verdict(), key="feedback-quality")
         registry.settle(version, verdict, rival)

@@ -7,13 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from amopo_core.evaluation.bootstrap import Interval
 from amopo_core.evaluation.comparison import Comparison, Contrast
 from amopo_core.promotion import Verdict
 from flows.retrain import FEEDBACK_REPORT, REPORT, Outcome
 from flows.usage import Usage
 from tasks.registry import VERDICT_TAG
-from tasks.verdict import Measured
+from tasks.verdict import Measured, comparison_numbers
 
 
 def show(outcome: Outcome, used: Usage, console: Console) -> None:
@@ -63,8 +62,10 @@ def as_json(outcome: Outcome, used: Usage) -> dict[str, Any]:
         "executed": list(outcome.executed),
         "seconds": round(used.seconds, 1),
         "largest_process_bytes": used.largest_process,
-        "against_base": _numbers(measured.against_base) if measured else None,
-        "against_champion": _numbers(measured.against_champion) if measured and measured.against_champion else None,
+        "against_base": comparison_numbers(measured.against_base) if measured else None,
+        "against_champion": comparison_numbers(measured.against_champion)
+        if measured and measured.against_champion
+        else None,
     }
 
 
@@ -89,14 +90,3 @@ def _cells(contrast: Contrast | None) -> list[str]:
         f"[{colour}]{contrast.difference.mean:+.3f}[/{colour}]",
         f"{low:+.3f} to {high:+.3f}",
     ]
-
-
-def _numbers(comparison: Comparison) -> dict[str, Any]:
-    return {
-        name: contrast and {side: _bounds(getattr(contrast, side)) for side in ("baseline", "candidate", "difference")}
-        for name, contrast in comparison.rows.items()
-    }
-
-
-def _bounds(interval: Interval) -> dict[str, float]:
-    return {"mean": float(interval.mean), "low": float(interval.low), "high": float(interval.high)}

@@ -37,6 +37,7 @@ QUALITY = Path("reports/quality")
 MANIFEST_FILE = Path("data/pairs/manifest.parquet")
 """The rows of feedback behind the pairs of a run."""
 EVALUATION = Path("reports/evaluate")
+GUARDRAILS = Path("reports/guardrails/report.json")
 VERSION_TAG = "version"
 """Tag of a run: the version that came out of it."""
 COMMIT_TAG = "commit"
@@ -154,6 +155,7 @@ def log_results(run_id: str, params: Params, datasets: Mapping[str, str]) -> Non
         client = MlflowClient()
         _log_params(client, run_id, params)
         numbers = json.loads((EVALUATION / "report.json").read_text(encoding="utf-8"))
+        numbers |= _numbers("guardrails", json.loads(GUARDRAILS.read_text(encoding="utf-8")))
         now = _now()
         client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
         client.log_inputs(run_id, datasets=[_dataset(path, digest) for path, digest in datasets.items()])
@@ -161,6 +163,12 @@ def log_results(run_id: str, params: Params, datasets: Mapping[str, str]) -> Non
             client.log_artifact(run_id, str(file), str(file.parent))
         client.log_artifacts(run_id, str(QUALITY), str(QUALITY))
         client.log_artifact(run_id, str(MANIFEST_FILE), "data")
+
+
+def log_decision(run_id: str, file: Path) -> None:
+    """Keep the verdict with the run, whatever it is."""
+    with reaching_mlflow():
+        MlflowClient().log_artifact(run_id, str(file))
 
 
 def last_runs(count: int = 5) -> list[dict[str, Any]]:

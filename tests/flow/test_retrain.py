@@ -35,7 +35,7 @@ def test_a_first_run_ends_with_a_champion(finished: tuple[Workspace, Finished]) 
     assert demo.code == 0, demo.err
     assert demo.json["promoted"], demo.json["reasons"]
     assert demo.json["against_champion"] is None
-    assert set(demo.json["executed"]) == BEFORE_TRAINING | {"train", "evaluate", "evaluate-champion"}
+    assert set(demo.json["executed"]) == BEFORE_TRAINING | {"train", "evaluate", "evaluate-champion", "guardrails"}
     assert workspace.versions() == {"champion": "1", "challenger": "1"}
     assert "train: step 1/" in demo.err
 
@@ -115,6 +115,28 @@ def test_prefect_keeps_the_report(workspace: Workspace) -> None:
     assert json.loads(report) == (workspace.path / "reports/evaluate/report.md").read_text()
 
 
+def test_the_verdict_is_written_down_with_what_it_rests_on(finished: tuple[Workspace, Finished]) -> None:
+    workspace, demo = finished
+    decision = json.loads((workspace.path / "reports/decision.json").read_text())
+    run = workspace.run_of("1")
+    with closing(sqlite3.connect(Path(workspace.env["PREFECT_HOME"]) / "prefect.db")) as server:
+        [(page,)] = server.execute("SELECT data FROM artifact WHERE key = 'verdict'").fetchall()
+
+    assert (decision["candidate"], decision["champion"], decision["incumbent"]) == ("1", None, "base")
+    assert decision["promote"]
+    assert decision["reasons"] == demo.json["reasons"]
+    assert decision["against_base"] == demo.json["against_base"]
+    held = {condition["name"]: condition["holds"] for condition in decision["conditions"]}
+    assert all(held.values())
+    assert [name for name in held if not name.startswith("dimension/")] == ["prompts", "overall", "kl/base"]
+    assert decision["guardrails"]["kl/base"] == run.data.metrics["guardrails/kl/base"] > 0
+    assert decision["guardrails"]["unmeasured"] == {"champion": "there is no champion yet"}
+    kept = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/decision.json", tracking_uri=workspace.store)
+    assert json.loads(Path(kept).read_text()) == decision
+    assert json.loads(page).startswith("# Version 1: promote")
+    assert "KL divergence from the base" in page
+
+
 def test_the_champion_loads_and_generates(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace.path)
     mlflow.set_tracking_uri(workspace.store)
@@ -192,7 +214,7 @@ def test_a_changed_loss_trains_and_evaluates_while_mlflow_goes_down_and_comes_ba
 
     assert again.code == 0, again.err
     assert again.json["due"]
-    assert again.json["executed"] == ["evaluate-champion"]
+    assert again.json["executed"] == ["evaluate-champion", "guardrails"]
     assert workspace.trained_at() == trained
     assert again.json["against_champion"] is not None
     assert any((tmp_path / "store").rglob("*.dir"))
