@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
 from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict
@@ -20,9 +19,12 @@ from tasks.errors import OutsideError
 from tasks.fetch import fetch_sources
 from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
+from tasks.leftovers import clear_leftovers
 from tasks.lock import CANDIDATE, read_lock
+from tasks.pages import keep_page
 from tasks.registry import Version
 from tasks.verdict import DECISION, Measured, compare_candidate, decide_promotion, verdict_page
+from tasks.waiting import wait_for_mlflow
 
 REPORT = Path("reports/evaluate/report.md")
 FEEDBACK_REPORT = tracking.QUALITY / "report.html"
@@ -49,6 +51,8 @@ def retrain() -> Outcome:
     version. A version that is settled is never decided again.
     """
     git.require_workspace()
+    for line in clear_leftovers():
+        get_run_logger().warning(line)
     params = read_params()
     git.require_known_sources(params.evaluation.judge, params.ingestion.redactor, params.promotion.regression)
     fetch_sources()
@@ -66,6 +70,7 @@ def retrain() -> Outcome:
         with tracking.follow_history(run_id) as history, tracking.follow_speed(run_id) as speed:
             runs.append(run_stage("train"))
         runs.append(run_stage("evaluate"))
+        wait_for_mlflow(get_run_logger())
         found = registry.by_lock(read_lock().digest)
         rival = registry.rival_of(found)
         bring_champion(rival)
@@ -78,6 +83,7 @@ def retrain() -> Outcome:
             tracking.name_version(run_id, found.number)
             return Outcome(found, executed(runs))
 
+        wait_for_mlflow(get_run_logger())
         lock = read_lock()
         commit = record(f"retrain-{lock.digest[:12]}", run_id)
         tracking.log_history(run_id, history.sent)
@@ -92,9 +98,9 @@ def retrain() -> Outcome:
         if verdict is None:
             verdict = decide_promotion(measured, version.number, rival.number if rival else None)
             tracking.log_decision(run_id, DECISION)
-        create_markdown_artifact(verdict_page(verdict, version.number), key="verdict")
-        create_markdown_artifact(REPORT.read_text(encoding="utf-8"), key="retrain-report")
-        create_markdown_artifact(quality_verdict(), key="feedback-quality")
+        keep_page("verdict", verdict_page(verdict, version.number))
+        keep_page("retrain-report", REPORT.read_text(encoding="utf-8"))
+        keep_page("feedback-quality", quality_verdict())
         registry.settle(version, verdict, rival)
     return Outcome(version, executed(runs), measured, verdict)
 

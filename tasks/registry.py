@@ -125,6 +125,7 @@ def register(run_id: str, params: Params, against_base: Comparison, tags: Mappin
 
     from amopo_core.policy import load_policy
 
+    get_run_logger().info("registering the policy")
     policy = load_policy(POLICY)
     base = read_pointer(POLICY) if is_adapter(POLICY) else None
     policy.model.name_or_path = (

@@ -18,6 +18,7 @@ from tasks.lock import LOCK_FILE, Lock, read_lock
 from tasks.process import run_live
 from tasks.recorded import Recorded
 from tasks.registry import LOCK_TAG, POLICY_TAG
+from tasks.verified import drop_damaged, names_in
 
 FOLDER = Path(".amopo/reproduce")
 TOLERANCE = 0.02
@@ -142,13 +143,20 @@ def _configure(folder: Path) -> None:
 
 
 def _bring(folder: Path, targets: list[str], what: str) -> None:
-    """Check the targets out of the cache, what it lacks from the remote."""
+    """Check the targets out of the cache, what it lacks from the remote; what is damaged in the cache is lacking."""
+    names = names_in(folder)
+    damaged = drop_damaged(names)
     done = run_dvc("--cd", str(folder), "checkout", "--quiet", *targets, allowed=range(256))
     if done.returncode and has_remote():
         done = run_dvc("--cd", str(folder), "pull", "--quiet", *targets, allowed=range(256))
     if done.returncode:
         remote = "nor in the remote" if has_remote() else "and there is no remote"
-        raise OutsideError(f"{what} are not whole in the cache, {remote} (see `dvc remote`)\n{done.stderr.strip()}")
+        were = f"; {len(damaged)} there were damaged" if damaged else ""
+        raise OutsideError(
+            f"{what} are not whole in the cache{were}, {remote} (see `dvc remote`)\n{done.stderr.strip()}"
+        )
+    if left := drop_damaged(names):
+        raise OutsideError(f"{len(left)} of {what} came damaged from the remote; bring whole ones there")
 
 
 def _there(folder: Path) -> list[Finding]:

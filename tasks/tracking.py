@@ -17,6 +17,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -27,6 +28,7 @@ from amopo_core.config import Params
 from amopo_core.errors import UserError
 from tasks.errors import OutsideError
 from tasks.history import HistoryFollower, Row, batches, read_history
+from tasks.store import ensure_store
 
 EXPERIMENT = "amopo"
 HISTORY = Path("reports/train/history.jsonl")
@@ -53,6 +55,7 @@ _PARAM_BATCH = 100
 def reaching_mlflow() -> Iterator[None]:
     """Says where MLflow was looked for, and that nothing is lost, where it does not answer."""
     try:
+        ensure_store(mlflow.get_tracking_uri())
         yield
     except MlflowException as error:
         raise OutsideError(
