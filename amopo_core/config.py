@@ -420,6 +420,8 @@ class Promotion(Section):
     """How much worse a dimension may be [unit of its metric]; a dimension that is not named: 0."""
     min_test_prompts: int = Field(ge=1)
     """Fewer paired test prompts than this give no promotion."""
+    approval: Literal["none", "human"] = "none"
+    """`human`: a candidate with a verdict of yes waits until a person approves it."""
 
 
 class Quality(Section):

@@ -12,7 +12,8 @@ from prefect.artifacts import create_markdown_artifact
 from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict
 from amopo_core.training.launch import launch_file
-from tasks import git, registry, tracking
+from flows.approval import wait_for_approval
+from tasks import approval, git, registry, settlement, tracking
 from tasks.champion import bring_champion
 from tasks.dvc import StageRun, record, run_stage
 from tasks.dvc_command import CHAMPION, FEEDBACK, add, is_clean
@@ -39,6 +40,8 @@ class Outcome:
     """None where the version was settled earlier."""
     verdict: Verdict | None = None
     """None where the version was settled earlier."""
+    standing: str | None = None
+    """The verdict as it is written on the version, a person's answer included; None where it was settled earlier."""
 
 
 @flow(name="retrain")
@@ -54,6 +57,7 @@ def retrain() -> Outcome:
     fetch_sources()
     take_inbox()
     add(FEEDBACK)
+    settlement.check_champion()
     runs = [run_stage("normalize"), run_stage("pairs"), run_stage("quality")]
     found = registry.by_lock(read_lock().digest)
     if found and found.settled and is_clean(*CANDIDATE):
@@ -67,7 +71,7 @@ def retrain() -> Outcome:
             runs.append(run_stage("train"))
         runs.append(run_stage("evaluate"))
         found = registry.by_lock(read_lock().digest)
-        rival = registry.rival_of(found)
+        rival = settlement.rival_of(found)
         bring_champion(rival)
         add(CHAMPION)
         runs.append(run_stage("evaluate-champion"))
@@ -88,11 +92,16 @@ def retrain() -> Outcome:
         version = found or registry.register(run_id, params, measured.against_base, tags)
         registry.challenge(version, commit)
         tracking.name_version(run_id, version.number, commit)
-        verdict = registry.decision_on(version, rival) or decide_promotion(measured)
+        verdict = settlement.decision_on(version, rival) or decide_promotion(measured)
         create_markdown_artifact(REPORT.read_text(encoding="utf-8"), key="retrain-report")
         create_markdown_artifact(quality_verdict(), key="feedback-quality")
-        registry.settle(version, verdict, rival)
-    return Outcome(version, executed(runs), measured, verdict)
+        if verdict.promote:
+            approval.supersede(version)
+        needs_approval = params.promotion.approval == "human"
+        standing = settlement.settle(version, verdict, rival, needs_approval=needs_approval)
+    if standing == settlement.AWAITING:
+        standing = wait_for_approval(version, verdict)
+    return Outcome(version, executed(runs), measured, verdict, standing)
 
 
 def quality_verdict() -> str:
