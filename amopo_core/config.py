@@ -433,6 +433,8 @@ class Promotion(Section):
     max_regression: float = Field(ge=0)
     """How much worse it may be there in a dimension [points of the judge], without a judge in the mean log-probability
     of the reference responses [nats per token]."""
+    approval: Literal["none", "human"] = "none"
+    """`human`: a candidate with a verdict of yes waits until a person approves it."""
 
 
 class Quality(Section):

@@ -14,9 +14,14 @@ import click
 
 from amopo_core.errors import UserError
 from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE, disk_failure
+from flows.approval import approve
+from flows.comparison import compare
 from flows.data_commands import data
 from flows.environment import set_defaults
+from flows.export import export
+from flows.history import history
 from flows.output import json_option, print_json
+from flows.promotion import promote, rollback
 from flows.reproduction import reproduce
 from flows.usage import usage
 from tasks.errors import OutsideError
@@ -68,6 +73,12 @@ def cli() -> None:
 
 cli.add_command(data)
 cli.add_command(reproduce)
+cli.add_command(promote)
+cli.add_command(rollback)
+cli.add_command(approve)
+cli.add_command(history)
+cli.add_command(compare)
+cli.add_command(export)
 
 
 @cli.command()

@@ -11,7 +11,8 @@ from prefect import flow, get_run_logger
 from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict
 from amopo_core.training.launch import launch_file
-from tasks import git, registry, tracking
+from flows.approval import wait_for_approval
+from tasks import approval, git, registry, settlement, tracking
 from tasks.champion import bring_champion
 from tasks.dvc import StageRun, record, run_stage
 from tasks.dvc_command import CHAMPION, FEEDBACK, add, is_clean
@@ -41,6 +42,8 @@ class Outcome:
     """None where the version was settled earlier."""
     verdict: Verdict | None = None
     """None where the version was settled earlier."""
+    standing: str | None = None
+    """The verdict as it is written on the version, a person's answer included; None where it was settled earlier."""
 
 
 @flow(name="retrain")
@@ -58,6 +61,7 @@ def retrain() -> Outcome:
     fetch_sources()
     take_inbox()
     add(FEEDBACK)
+    settlement.check_champion()
     runs = [run_stage("normalize"), run_stage("pairs"), run_stage("quality")]
     found = registry.by_lock(read_lock().digest)
     if found and found.settled and is_clean(*CANDIDATE):
@@ -72,7 +76,7 @@ def retrain() -> Outcome:
         runs.append(run_stage("evaluate"))
         wait_for_mlflow(get_run_logger())
         found = registry.by_lock(read_lock().digest)
-        rival = registry.rival_of(found)
+        rival = settlement.rival_of(found)
         bring_champion(rival)
         add(CHAMPION)
         runs += [run_stage("evaluate-champion"), run_stage("guardrails")]
@@ -94,15 +98,20 @@ def retrain() -> Outcome:
         version = found or registry.register(run_id, params, measured.against_base, tags)
         registry.challenge(version, commit)
         tracking.name_version(run_id, version.number, commit)
-        verdict = registry.decision_on(version, rival)
+        verdict = settlement.decision_on(version, rival)
         if verdict is None:
             verdict = decide_promotion(measured, version.number, rival.number if rival else None)
             tracking.log_decision(run_id, DECISION)
         keep_page("verdict", verdict_page(verdict, version.number))
         keep_page("retrain-report", REPORT.read_text(encoding="utf-8"))
         keep_page("feedback-quality", quality_verdict())
-        registry.settle(version, verdict, rival)
-    return Outcome(version, executed(runs), measured, verdict)
+        if verdict.promote:
+            approval.supersede(version)
+        needs_approval = params.promotion.approval == "human"
+        standing = settlement.settle(version, verdict, rival, needs_approval=needs_approval)
+    if standing == settlement.AWAITING:
+        standing = wait_for_approval(version, verdict)
+    return Outcome(version, executed(runs), measured, verdict, standing)
 
 
 def quality_verdict() -> str:

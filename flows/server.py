@@ -20,6 +20,14 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_T
 from tasks.errors import OutsideError
 from tasks.process import child_environment, end_group
 
+_temporary: set[str] = set()
+"""The servers that end with this process."""
+
+
+def is_lasting() -> bool:
+    """Whether the server that flows find now stays when this process ends, so that a person can answer there."""
+    return PREFECT_API_URL.value() not in {None, *_temporary}
+
 
 def prefect_server() -> AbstractContextManager[Any]:
     """The context in which flows find a server: the configured one; where none is, one that ends with this process."""
@@ -35,6 +43,7 @@ def prefect_server() -> AbstractContextManager[Any]:
     )
     atexit.register(end_group, process)  # after Prefect has sent its last logs, which it does at exit as well
     url = f"http://127.0.0.1:{port}/api"
+    _temporary.add(url)
     _wait_until_healthy(process, f"{url}/health")
     return temporary_settings({PREFECT_API_URL: url})
 

@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.types import DataType
 
+from tasks.ledger_state import kept_in
 from tasks.lock import read_lock
 
 if TYPE_CHECKING:
@@ -58,8 +59,15 @@ def test_the_version_names_what_made_it(workspace: Workspace) -> None:
     assert version.tags["data/pairs"] in recorded
     assert version.tags["policy"] in recorded
     assert version.tags["dimensions"] == "helpfulness,correctness,instruction_following"
-    assert version.tags["replaced_champion"] == "none"
     assert version.description.startswith("# AMoPO policy")
+
+
+def test_the_ledger_begins_with_the_first_champion(workspace: Workspace) -> None:
+    [kept] = kept_in(MlflowClient(workspace.store).get_registered_model("amopo").tags)
+
+    assert (kept.number, kept.entry.version, kept.entry.how, kept.done) == (1, "1", "promoted", True)
+    assert "overall reward accuracy" in kept.entry.why
+    assert kept.entry.by.startswith("flow run ")
 
 
 def test_what_was_recorded_is_whole(workspace: Workspace, tmp_path: Path) -> None:
@@ -158,6 +166,7 @@ def test_nothing_new_and_nothing_changed_ends_without_training(workspace: Worksp
         "due": False,
         "version": "1",
         "promoted": None,
+        "verdict": "promoted",
         "reasons": [],
         "executed": [],
         "against_base": None,
