@@ -22,6 +22,7 @@ from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
 from tasks.lock import CANDIDATE, read_lock
 from tasks.registry import Version
+from tasks.report_page import report_page
 from tasks.verdict import Measured, compare_candidate, decide_promotion
 
 REPORT = Path("reports/evaluate/report.md")
@@ -89,7 +90,7 @@ def retrain() -> Outcome:
         registry.challenge(version, commit)
         tracking.name_version(run_id, version.number, commit)
         verdict = registry.decision_on(version, rival) or decide_promotion(measured)
-        create_markdown_artifact(REPORT.read_text(encoding="utf-8"), key="retrain-report")
+        create_markdown_artifact(report_page(REPORT, version, verdict), key="retrain-report")
         create_markdown_artifact(quality_verdict(), key="feedback-quality")
         registry.settle(version, verdict, rival)
     return Outcome(version, executed(runs), measured, verdict)

@@ -109,10 +109,13 @@ def test_the_version_says_what_goes_in_and_out(workspace: Workspace, monkeypatch
 
 
 def test_prefect_keeps_the_report(workspace: Workspace) -> None:
-    with closing(sqlite3.connect(Path(workspace.env["PREFECT_HOME"]) / "prefect.db")) as server:
+    with closing(sqlite3.connect(workspace.path / ".amopo/prefect/prefect.db")) as server:
         [(report,)] = server.execute("SELECT data FROM artifact WHERE key = 'retrain-report'").fetchall()
 
-    assert json.loads(report) == (workspace.path / "reports/evaluate/report.md").read_text()
+    page = json.loads(report)
+    assert page.startswith("# models:/amopo/1: promoted\n\n- ")
+    assert (workspace.path / "reports/evaluate/report.md").read_text().partition("![")[0] in page
+    assert page.count("](data:image/png;base64,") == 3
 
 
 def test_the_champion_loads_and_generates(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
