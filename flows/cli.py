@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import sys
 from pathlib import Path
 from types import FrameType
@@ -23,6 +22,8 @@ from flows.history import history
 from flows.output import json_option, print_json
 from flows.promotion import promote, rollback
 from flows.reproduction import reproduce
+from flows.ui import ui
+from flows.up import up
 from flows.usage import usage
 from tasks.errors import OutsideError
 from tasks.turn import own_turn
@@ -79,6 +80,8 @@ cli.add_command(approve)
 cli.add_command(history)
 cli.add_command(compare)
 cli.add_command(export)
+cli.add_command(ui)
+cli.add_command(up)
 
 
 @cli.command()
@@ -218,28 +221,6 @@ def doctor(as_json: bool) -> int:
     return EXIT_FAILED if is_wrong else 0
 
 
-@cli.command()
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
-@json_option
-def ui(port: int, as_json: bool) -> None:
-    """Open MLflow's pages on this machine until Ctrl-C; says how to start Prefect's.
-
-    Example: amopo ui --port 5001
-    """
-    from tasks import git
-    from tasks.tracking import ui_command
-
-    git.require_workspace()
-    command = ui_command(port)
-    _require_free(port)
-    where = {"mlflow": f"http://127.0.0.1:{port}", "prefect": "prefect server start"}
-    if as_json:
-        print_json(where)
-    else:
-        click.echo(f"MLflow:  {where['mlflow']}  (Ctrl-C ends it)\nPrefect: start its pages with `{where['prefect']}`")
-    _run_until_interrupted(command)
-
-
 def _drop_playground_feedback() -> None:
     """Put the playground's feedback into the inbox; what was ingested before is found known there."""
     from amopo_core.atomic import replacing
@@ -273,23 +254,6 @@ def _run_flow(as_json: bool) -> None:
         print_json(summary.as_json(outcome, usage()))
     else:
         summary.show(outcome, usage(), Console())
-
-
-def _run_until_interrupted(command: list[str]) -> None:
-    from tasks.process import run_live
-
-    code, lines = run_live(command, lambda line: click.echo(line, err=True))
-    if code:
-        raise OutsideError(f"the MLflow server ended with status {code}: {' '.join(lines[-1:])}")
-
-
-def _require_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
 
 
 def _said(message: str, code: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from tasks.servers import environment_here
+
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -25,6 +27,9 @@ DEFAULTS = {
 
 
 def set_defaults() -> None:
-    """Set what is not set; Prefect and MLflow read some of it when they are imported, so call this first."""
-    for name, value in DEFAULTS.items():
+    """Set what is not set; Prefect and MLflow read some of it when they are imported, so call this first.
+
+    The servers that `amopo up` runs in this project come before the defaults.
+    """
+    for name, value in (DEFAULTS | dict(environment_here())).items():
         os.environ.setdefault(name, value)

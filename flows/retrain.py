@@ -24,7 +24,8 @@ from tasks.leftovers import clear_leftovers
 from tasks.lock import CANDIDATE, read_lock
 from tasks.pages import keep_page
 from tasks.registry import Version
-from tasks.verdict import DECISION, Measured, compare_candidate, decide_promotion, verdict_page
+from tasks.report_page import report_page
+from tasks.verdict import DECISION, Measured, compare_candidate, decide_promotion
 from tasks.waiting import wait_for_mlflow
 
 REPORT = Path("reports/evaluate/report.md")
@@ -102,8 +103,7 @@ def retrain() -> Outcome:
         if verdict is None:
             verdict = decide_promotion(measured, version.number, rival.number if rival else None)
             tracking.log_decision(run_id, DECISION)
-        keep_page("verdict", verdict_page(verdict, version.number))
-        keep_page("retrain-report", REPORT.read_text(encoding="utf-8"))
+        keep_page("retrain-report", report_page(REPORT, version, verdict))
         keep_page("feedback-quality", quality_verdict())
         if verdict.promote:
             approval.supersede(version)

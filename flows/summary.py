@@ -10,6 +10,7 @@ from rich.table import Table
 from amopo_core.evaluation.comparison import Comparison, Contrast
 from flows.retrain import FEEDBACK_REPORT, REPORT, Outcome
 from flows.usage import Usage
+from tasks.mlflow_server import mlflow_pages
 from tasks.registry import VERDICT_TAG
 from tasks.settlement import AWAITING, PROMOTED
 from tasks.verdict import comparison_numbers
@@ -32,7 +33,7 @@ def show(outcome: Outcome, used: Usage, console: Console) -> None:
     for reason in outcome.verdict.reasons:
         console.print(f"  - {reason}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nFeedback      {FEEDBACK_REPORT}\nReport        {REPORT}", highlight=False)
-    console.print("MLflow UI     amopo ui\nVersions      amopo status", highlight=False)
+    console.print(f"MLflow UI     {mlflow_pages() or 'amopo ui'}\nVersions      amopo status", highlight=False)
     console.print(f"Took          {used}", highlight=False)
 
 

@@ -45,10 +45,10 @@ def run_live(
             raise
 
 
-def end_group(process: subprocess.Popen[str]) -> None:
-    """Ask a process group to end, and end by force what is left of it after the grace time."""
+def end_group(process: subprocess.Popen[str], grace: float = GRACE) -> None:
+    """Ask a process group to end, and end by force what is left of it after the grace time [seconds]."""
     _signal_group(process, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + grace
     try:
         while _signal_group(process, 0) and time.monotonic() < deadline:
             process.poll()  # a leader that nobody has waited for keeps its group alive

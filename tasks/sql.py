@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from sqlalchemy import Connection, Select, bindparam, column, create_engine, or_, select, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import Executable
 
 from amopo_core.config import SqlFetch
 from amopo_core.data.reading import Row, json_value
 from amopo_core.errors import UserError
+from tasks.database_url import EXPECTED_URL, read_url, sentence
 from tasks.errors import OutsideError
 
 _QUOTED = r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/"""
@@ -133,23 +133,7 @@ def _url(variable: str) -> URL:
     given = os.environ.get(variable)
     if not given:
         raise UserError(f"the environment variable {variable} is not set; set it to the database's SQLAlchemy URL")
-    if re.match(r"[^:/]+://(?!/).*[@/?#].*@", given, re.DOTALL):
-        raise UserError(f"{variable} {_UNCODED}")
-    try:
-        return make_url(given)
-    except (ArgumentError, ValueError):
-        raise UserError(f"{variable} {_EXPECTED_URL}") from None
-
-
-_UNCODED = (
-    "holds a second `@`, or a `/`, `?` or `#` before its last `@`: where these belong to the user or the password,"
-    ' percent-encode them (urllib.parse.quote(password, safe="") in Python); elsewhere, write `@` as %40'
-)
-"""Said before the URL is read, for what would be taken for a host's name could be the end of the password."""
-_EXPECTED_URL = (
-    "holds no URL that SQLAlchemy knows; expected, for example, postgresql+psycopg://user:password@host/database"
-    " (special characters of the password percent-encoded) or sqlite:///folder/file.db"
-)
+    return read_url(given, variable)
 
 
 def _connection(fetch: SqlFetch, url: URL) -> Connection:
@@ -161,7 +145,7 @@ def _connection(fetch: SqlFetch, url: URL) -> Connection:
     try:
         return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options).connect()
     except NoSuchModuleError:
-        raise UserError(f"{fetch.url_env} {_EXPECTED_URL}") from None
+        raise UserError(f"{fetch.url_env} {EXPECTED_URL}") from None
     except ModuleNotFoundError as error:
         said = f"{fetch.url_env} needs the database driver {error.name}; install it (pip install {error.name})"
         raise UserError(said) from None
@@ -169,7 +153,7 @@ def _connection(fetch: SqlFetch, url: URL) -> Connection:
         raise UserError(f"{fetch.url_env} has an option that the database's driver does not know") from None
     except DBAPIError as error:
         raise OutsideError(
-            f"the database that {fetch.url_env} names cannot be reached: {_sentence(error, url)}\n"
+            f"the database that {fetch.url_env} names cannot be reached: {sentence(error, url)}\n"
             "Once it answers, run the same command again: nothing of this fetch was stored."
         ) from None
 
@@ -180,9 +164,9 @@ def _failing_without_credentials(fetch: SqlFetch, url: URL) -> Iterator[None]:
         yield
     except DBAPIError as error:
         if _is_mistake(error):
-            raise UserError(_refusal(fetch, _sentence(error, url))) from None
+            raise UserError(_refusal(fetch, sentence(error, url))) from None
         raise OutsideError(
-            f"the database that {fetch.url_env} names broke off: {_sentence(error, url)}\n"
+            f"the database that {fetch.url_env} names broke off: {sentence(error, url)}\n"
             "Run the same command again: nothing of this fetch was stored."
         ) from None
 
@@ -204,24 +188,3 @@ def _is_mistake(error: DBAPIError) -> bool:
         return False
     code = getattr(error.orig, "sqlite_errorname", None)
     return code in _SQLITE_MISTAKES if code else type(error).__name__ != "OperationalError"
-
-
-def _sentence(error: DBAPIError, url: URL) -> str:
-    """What the database said, without the secrets of the URL."""
-    said = " ".join(str(error.orig).split())
-    for secret in sorted(_secrets(url), key=len, reverse=True):
-        said = said.replace(secret, "***")
-    return said
-
-
-def _secrets(url: URL) -> set[str]:
-    options = [value for values in _listed(url.query) for value in values]
-    plain = [url.password or "", *options]
-    encoded = [encode(value) for value in plain for encode in (quote, quote_plus)]
-    whole = [url.render_as_string(hide_password=hidden) for hidden in (False, True)]
-    return {secret for secret in (*plain, *encoded, *whole) if secret}
-
-
-def _listed(query: Mapping[str, str | tuple[str, ...]]) -> Iterator[Sequence[str]]:
-    for value in query.values():
-        yield (value,) if isinstance(value, str) else value

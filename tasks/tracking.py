@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from amopo_core.config import Params
-from amopo_core.errors import UserError
 from tasks.errors import OutsideError
 from tasks.history import HistoryFollower, Row, batches, read_history
 from tasks.store import ensure_store
@@ -180,29 +178,6 @@ def last_runs(count: int = 5) -> list[dict[str, Any]]:
         client = MlflowClient()
         runs = client.search_runs([_experiment(client)], order_by=["attributes.start_time DESC"], max_results=count)
     return [_described(run) for run in runs]
-
-
-def ui_command(port: int) -> list[str]:
-    """The command that serves MLflow's pages on this machine alone.
-
-    Raises:
-        UserError: a server keeps the store, so it has its pages already.
-    """
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if uri.startswith("http"):
-        raise UserError(f"MLFLOW_TRACKING_URI names a server; its pages are at {uri}")
-    return [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

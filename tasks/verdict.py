@@ -97,14 +97,3 @@ def decision_record(measured: Measured, verdict: Verdict) -> dict[str, Any]:
 def comparison_numbers(comparison: Comparison) -> dict[str, Any]:
     """Means and intervals of both sides and of their difference, by dimension; None where not measured."""
     return {name: contrast and asdict(contrast) for name, contrast in comparison.rows.items()}
-
-
-def verdict_page(verdict: Verdict, version: str) -> str:
-    """The verdict as Markdown."""
-    conditions = [f"| {'yes' if each.holds else '**no**'} | {each.text} |" for each in verdict.conditions]
-    notes = [reason for reason in verdict.reasons if reason not in {each.text for each in verdict.conditions}]
-    parts = [f"# Version {version}: {'promote' if verdict.promote else 'do not promote'}"]
-    if conditions:
-        parts.append("\n".join(["| holds | condition |", "| --- | --- |", *conditions]))
-    parts.append("\n".join(f"- {note}" for note in notes))
-    return "\n\n".join(parts) + "\n"

@@ -29,6 +29,24 @@ class Postgres:
     def url(self) -> str:
         return f"postgresql+psycopg://{USER}:{ENCODED}@127.0.0.1:{self.port}/postgres"
 
+    def database(self, name: str) -> str:
+        """The URL of a new database."""
+        engine = create_engine(self.url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return f"{self.url.removesuffix('/postgres')}/{name}"
+
+    def cut(self) -> int:
+        """End every connection but this one; how many there were."""
+        engine = create_engine(self.url)
+        with engine.begin() as connection:
+            mine = "pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            ended = connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}"))
+            count = len(ended.fetchall())
+        engine.dispose()
+        return count
+
     def execute(self, *statements: str) -> None:
         engine = create_engine(self.url)
         with engine.begin() as connection:

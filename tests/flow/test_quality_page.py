@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,24 +14,18 @@ from amopo_core.config import Quality
 from amopo_core.quality.inputs import open_inputs
 from amopo_core.quality.measure import measure
 from amopo_core.stages.quality import write_report
+from tests.flow.browser import CHROMIUM, NOBODY, QUIET, needs_chromium
 from tests.unit.quality.generated import Feedback, write
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
-]  # fmt: skip
 QUALITY = Quality(sample_rows=1000, similarity=0.8, amber_drift=0.1, red_drift=0.25)
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and os.environ.get("CI") != "true", reason="no chromium here (apt-get install chromium)"
-)
+pytestmark = needs_chromium
 
 
 def browse(page: Path, folder: Path, *options: str) -> str:
     """What a fresh browser prints of the page."""
     assert CHROMIUM is not None, "CI needs chromium: apt-get install chromium"
-    command = [CHROMIUM, *QUIET, f"--user-data-dir={folder / 'browser'}", *options, page.as_uri()]
+    command = [CHROMIUM, *QUIET, NOBODY, f"--user-data-dir={folder / 'browser'}", *options, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 

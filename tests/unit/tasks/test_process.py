@@ -38,8 +38,7 @@ def test_an_interrupted_command_takes_its_grandchildren_along() -> None:
     assert ended(pids[0])
 
 
-def test_a_group_that_ignores_the_request_is_ended_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.process.GRACE", 0.2)
+def test_a_group_that_ignores_the_request_is_ended_by_force() -> None:
     process = subprocess.Popen(
         ["sh", "-c", "trap '' TERM; echo ready; while true; do sleep 1; done"],
         stdout=subprocess.PIPE,
@@ -49,7 +48,7 @@ def test_a_group_that_ignores_the_request_is_ended_by_force(monkeypatch: pytest.
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
 
-    end_group(process)
+    end_group(process, grace=0.2)
 
     assert process.wait() == -signal.SIGKILL
 

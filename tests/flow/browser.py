@@ -1,0 +1,106 @@
+"""A real browser without a window, driven by its debugging protocol; it reaches this machine and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run", "--hide-scrollbars",
+]  # fmt: skip
+NOBODY = "--host-resolver-rules=MAP * ~NOTFOUND"
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None and os.environ.get("CI") != "true", reason="no chromium here (apt-get install chromium)"
+)
+_LIMIT = 60.0
+
+
+class Page:
+    """One page of the browser."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket, self._numbers = socket, itertools.count(1)
+        self.asked: set[str] = set()
+        """The hosts that pages asked for anything."""
+        self._call("Network.enable")
+
+    def open(self, url: str, until: str, width: int = 1200, height: int = 1000) -> str:
+        """What a person reads on the page once it says `until`, and every picture on it is there."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
+        self._call("Page.navigate", url=url)
+        deadline = time.monotonic() + _LIMIT
+        while True:
+            text = str(self.evaluate("document.body ? document.body.innerText : ''"))
+            loaded = self.evaluate("Array.from(document.images).every(image => image.complete)")
+            if until.casefold() in text.casefold() and loaded:
+                return text
+            assert time.monotonic() < deadline, f"{url} never said {until!r} but:\n{text}"
+            time.sleep(0.1)
+
+    def pictures(self) -> list[str]:
+        """What each picture that is drawn large enough to be looked at says of itself."""
+        drawn = "Array.from(document.images).filter(image => image.naturalWidth > 200).map(image => image.alt)"
+        return list(self.evaluate(drawn))
+
+    def screenshot(self, file: Path) -> None:
+        """The page as it is seen now."""
+        file.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
+
+    def evaluate(self, script: str) -> Any:
+        """What a line of JavaScript comes to."""
+        return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def _call(self, method: str, **params: object) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            message = json.loads(self._socket.recv(timeout=_LIMIT))
+            if message.get("method") == "Network.requestWillBeSent":
+                self._note(message["params"]["request"]["url"])
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return dict(message["result"])
+
+    def _note(self, url: str) -> None:
+        if host := urlsplit(url).hostname:
+            self.asked.add(host)
+
+
+@contextmanager
+def browser(folder: Path) -> Iterator[Page]:
+    """A fresh browser; the folder gets what it keeps."""
+    assert CHROMIUM is not None, "CI needs chromium: apt-get install chromium"
+    options = [f"{NOBODY} , EXCLUDE 127.0.0.1", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
+    process = subprocess.Popen([CHROMIUM, *QUIET, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        port = _port(folder / "DevToolsActivePort", process)
+        page = httpx.put(f"http://127.0.0.1:{port}/json/new?about:blank", trust_env=False).json()
+        with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
+            yield Page(socket)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _port(file: Path, process: subprocess.Popen[bytes]) -> int:
+    while not (file.exists() and file.read_text().strip()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    return int(file.read_text().split()[0])

@@ -1,0 +1,134 @@
+"""Both servers on PostgreSQL: retraining, promotion, rollback; connections cut in mid-run; a killed supervisor."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from sqlalchemy import create_engine, text
+
+from tests.flow.postgres import ENCODED, PASSWORD, Postgres, postgres  # noqa: F401 (a fixture)
+from tests.flow.running import Up, assert_none_left, json_of, start_up
+
+if TYPE_CHECKING:
+    from tests.flow.conftest import Workspace
+
+pytestmark = pytest.mark.flow
+
+
+@pytest.fixture(scope="module")
+def here(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """What was trained, without the store that knew it: its first run in another MLflow has nothing to train."""
+    folder = tmp_path_factory.mktemp("postgres")
+    shutil.copytree(workspace.path, folder / "here", ignore=shutil.ignore_patterns("mlflow.db*", "mlruns", ".amopo"))
+    return type(workspace)(folder / "here", workspace.env | {"PREFECT_HOME": str(folder / "prefect")})
+
+
+@pytest.fixture(scope="module")
+def databases(postgres: Postgres) -> dict[str, str]:  # noqa: F811
+    return {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{postgres.database('prefect')}?sslmode=disable",
+        "MLFLOW_BACKEND_STORE_URI": postgres.database("mlflow"),
+    }
+
+
+@pytest.fixture(scope="module")
+def up(here: Workspace, databases: dict[str, str]) -> Iterator[Up]:
+    up = start_up(here, "--no-serve", env=databases)
+    yield up
+    if up.process.poll() is None:
+        up.process.kill()
+        up.process.communicate()
+
+
+def test_one_database_for_both_is_refused(here: Workspace, databases: dict[str, str]) -> None:
+    url = databases["MLFLOW_BACKEND_STORE_URI"]
+    refused = here.amopo("up", "--prefect-database", url, "--mlflow-database", url)
+
+    assert refused.code == 2
+    assert "were both given the database postgresql://127.0.0.1:" in refused.err
+    assert_hidden(refused.err)
+
+
+def test_the_same_flow_registers_and_promotes_through_them(here: Workspace, up: Up, databases: dict[str, str]) -> None:
+    """With the parameters of the workspace's first run, which DVC has the outcome of."""
+    ended = json_of(here.amopo("retrain", "--json", "--set", "objective.beta=2.0"))
+
+    assert ended["promoted"]
+    assert ended["version"] == "1"
+    assert here.versions() == {"champion": "1", "challenger": "1"}
+    assert rows(databases["MLFLOW_BACKEND_STORE_URI"], "model_versions") == 1
+    assert rows(databases["PREFECT_SERVER_DATABASE_CONNECTION_URL"].partition("?")[0], "flow_run") == 1
+    assert not (here.path / "mlflow.db").exists()
+    assert not (here.path / ".amopo/prefect/prefect.db").exists()
+
+
+def test_nobody_reads_a_password_in_command_lines_logs_or_the_project(here: Workspace, up: Up) -> None:
+    family = psutil.Process(up.process.pid).children(recursive=True)
+
+    assert len(family) >= 3
+    assert_hidden("\n".join(" ".join(process.cmdline()) for process in family))
+    for folder in ("logs", ".amopo"):
+        for file in (here.path / folder).rglob("*"):
+            if file.is_file() and "pages" not in file.parts:
+                assert_hidden(file.read_bytes().decode(errors="replace"))
+
+
+def test_a_run_survives_that_connections_are_cut(here: Workspace, up: Up, postgres: Postgres) -> None:  # noqa: F811
+    """It goes on, or fails with one message, and the next one ends well."""
+    process = here.start("retrain", "--json", "--set", "objective.beta=1.75")
+    here.wait_for_training(process)
+    cut = 0
+    while process.poll() is None and cut < 40:
+        cut += postgres.cut()
+        time.sleep(0.05)
+    out, err = process.communicate()
+
+    assert cut > 0
+    assert process.returncode in (0, 1), err
+    assert "Traceback" not in out + err
+    assert err.count("error: ") == process.returncode
+    assert json_of(here.amopo("retrain", "--json"))["version"] == "2"
+    assert here.versions()["challenger"] == "2"
+
+
+def test_a_promotion_and_a_rollback_go_through_them(here: Workspace, up: Up) -> None:
+    """By MLflow's alias: `amopo promote 2 --reason ...` and `amopo rollback` belong here."""
+    client = MlflowClient(up.said["mlflow"])
+    before = here.versions()["champion"]
+    other = {"1": "2", "2": "1"}[str(before)]
+
+    client.set_registered_model_alias("amopo", "champion", other)
+    assert here.versions()["champion"] == other
+    client.set_registered_model_alias("amopo", "champion", str(before))
+    assert here.versions()["champion"] == before
+
+
+def test_a_killed_supervisor_leaves_no_process_and_no_second_store(here: Workspace, up: Up) -> None:
+    """The runs are in PostgreSQL: a command that cannot reach it begins no store of its own."""
+    up.process.kill()
+    up.ended()
+
+    assert_none_left(here)
+    lost = here.amopo("status")
+    assert lost.code == 1
+    assert f"MLflow at {up.said['mlflow']}" in lost.err
+    assert not (here.path / "mlflow.db").exists()
+
+
+def assert_hidden(text: str) -> None:
+    for form in (PASSWORD, ENCODED, "s3cret"):
+        assert form not in text
+
+
+def rows(url: str, table: str) -> int:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        [(count,)] = connection.execute(text(f"SELECT count(*) FROM {table}")).fetchall()
+    engine.dispose()
+    return int(count)

@@ -1,0 +1,167 @@
+"""`amopo up`: servers over what the workspace has, found by every command, and their pages in a real browser."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.flow.browser import Page, browser, needs_chromium
+from tests.flow.running import Up, assert_none_left, json_of, start_up
+
+if TYPE_CHECKING:
+    from tests.flow.conftest import Workspace
+
+pytestmark = pytest.mark.flow
+
+
+@pytest.fixture(scope="module")
+def champion(workspace: Workspace) -> str | None:
+    """Who was champion before the servers were started."""
+    return workspace.versions()["champion"]
+
+
+@pytest.fixture(scope="module")
+def up(workspace: Workspace, champion: str | None) -> Iterator[Up]:
+    up = start_up(workspace, "--no-serve")
+    yield up
+    if up.process.poll() is None:
+        up.process.kill()
+        up.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def page(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser that was nowhere else than on the servers' pages at the end."""
+    with browser(tmp_path_factory.mktemp("browser")) as page:
+        yield page
+    assert page.asked == {"127.0.0.1"}
+
+
+def demo_run(workspace: Workspace) -> str:
+    """The id of the flow run that `amopo demo` was, on a temporary server."""
+    first = "SELECT flow_run_id FROM artifact WHERE key = 'retrain-report' ORDER BY created LIMIT 1"
+    with closing(sqlite3.connect(workspace.path / ".amopo/prefect/prefect.db")) as store:
+        [(run,)] = store.execute(first).fetchall()
+    return str(run)
+
+
+def test_what_was_there_before_is_found_without_an_export(workspace: Workspace, up: Up, champion: str | None) -> None:
+    """`amopo ui` says that a server is known; `status` reads the store's versions from it."""
+    refused = workspace.amopo("ui")
+
+    assert workspace.versions()["champion"] == champion
+    assert refused.code == 2
+    assert f"its pages are at {up.said['mlflow']}" in refused.err
+    runs = httpx.post(f"{up.said['prefect']}/api/flow_runs/filter", json={}, trust_env=False).json()
+    assert demo_run(workspace) in {run["id"] for run in runs}
+    assert up.said["environment"]["PREFECT_API_URL"] == f"{up.said['prefect']}/api"
+
+
+def test_what_is_set_comes_before_what_runs(workspace: Workspace, up: Up) -> None:
+    nowhere = {"MLFLOW_TRACKING_URI": "sqlite:///elsewhere.db"}
+
+    assert json_of(workspace.amopo("status", "--json", env=nowhere))["champion"] is None
+    (workspace.path / "elsewhere.db").unlink()
+
+
+def test_a_second_one_is_refused_and_names_the_first(workspace: Workspace, up: Up) -> None:
+    second = workspace.amopo("up")
+
+    assert second.code == 1
+    assert f"process {up.process.pid}" in second.err
+    assert up.said["prefect"] in second.err
+
+
+def test_a_busy_port_is_refused_by_name(fresh: Workspace) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        refused = fresh.amopo("up", "--prefect-port", "0", "--mlflow-port", str(port))
+
+    assert refused.code == 2
+    assert f"port {port} for MLflow cannot be used" in refused.err
+    assert "choose another with --mlflow-port" in refused.err
+
+
+def test_servers_that_somebody_else_runs_are_left_to_them(fresh: Workspace) -> None:
+    prefect = fresh.amopo("up", env={"PREFECT_API_URL": "http://127.0.0.1:1/api"})
+    mlflow = fresh.amopo("up", env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+
+    assert (prefect.code, mlflow.code) == (2, 2)
+    assert "PREFECT_API_URL names a server already" in prefect.err
+    assert "MLFLOW_TRACKING_URI names a server" in mlflow.err
+
+
+@needs_chromium
+def test_the_version_has_its_card_its_tags_and_its_reasons(page: Page, workspace: Workspace, up: Up) -> None:
+    text = page.open(f"{up.said['mlflow']}/#/models/amopo/versions/1", until="AMoPO policy")
+
+    assert "champion" in text
+    assert "Held-out reward accuracy" in text
+    assert "promoted" in text
+    assert workspace.run_of("1").data.tags["commit"] in text
+
+
+@needs_chromium
+def test_the_run_has_its_numbers_and_pictures(page: Page, workspace: Workspace, up: Up) -> None:
+    run = workspace.run_of("1").info
+    place = f"{up.said['mlflow']}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+
+    assert "accuracy/all_dimensions/difference" in page.open(place, until="accuracy/all_dimensions/difference")
+    assert "report.md" in page.open(f"{place}/artifacts/reports/evaluate/dimensions.png", until="dimensions.png")
+
+
+@needs_chromium
+def test_the_flow_run_has_its_stages_and_its_log(page: Page, workspace: Workspace, up: Up) -> None:
+    text = page.open(f"{up.said['prefect']}/runs/flow-run/{demo_run(workspace)}", until="train: step 1/")
+
+    assert "Completed" in text
+
+
+@needs_chromium
+def test_the_report_is_read_with_its_pictures_and_reasons(page: Page, workspace: Workspace, up: Up) -> None:
+    wanted = {"artifacts": {"key": {"any_": ["retrain-report"]}, "flow_run_id": {"any_": [demo_run(workspace)]}}}
+    [report] = httpx.post(f"{up.said['prefect']}/api/artifacts/filter", json=wanted, trust_env=False).json()
+    text = page.open(f"{up.said['prefect']}/artifacts/artifact/{report['id']}", until="models:/amopo/1: promoted")
+
+    assert "better, the interval lies above zero" in text
+    assert page.pictures() == ["candidate against base, dimension by dimension", "curves", "weights"]
+
+
+def test_a_server_that_is_killed_is_started_again(workspace: Workspace, up: Up, champion: str | None) -> None:
+    before = up.servers()["MLflow"]
+    before.kill()
+    while (now := up.servers().get("MLflow", before)) == before or not answers(f"{up.said['mlflow']}/health"):
+        time.sleep(0.1)
+
+    assert now.pid != before.pid
+    assert workspace.versions()["champion"] == champion
+
+
+def test_sigterm_ends_all_of_them_well(workspace: Workspace, up: Up, champion: str | None) -> None:
+    up.process.send_signal(signal.SIGTERM)
+    code, err = up.ended()
+
+    assert code == 0, err
+    assert "MLflow ended with status -9" in err
+    assert "starting MLflow again (1 of 5)" in err
+    assert err.count("MLflow is ready") == 2
+    assert "Traceback" not in err
+    assert_none_left(workspace)
+    assert workspace.versions()["champion"] == champion
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
