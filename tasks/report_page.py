@@ -29,7 +29,7 @@ def report_page(report: Path, version: Version, verdict: Verdict) -> str:
 
 
 def conditions(verdict: Verdict) -> list[str]:
-    """The conditions as a table, what does not hold in bold, and the notes beside them, which a verdict read back has."""
+    """The conditions as a table, and the notes beside them; a verdict that was read back has notes alone."""
     rows = [f"| {'yes' if each.holds else '**no**'} | {each.text} |" for each in verdict.conditions]
     known = {each.text for each in verdict.conditions}
     notes = [f"- {reason}" for reason in verdict.reasons if reason not in known]
