@@ -26,6 +26,7 @@ from prefect.cache_policies import NO_CACHE
 from amopo_core.config import Params
 from tasks.errors import OutsideError
 from tasks.history import HistoryFollower, Row, batches, read_history
+from tasks.run_note import NOTE_TAG, run_note
 from tasks.store import ensure_store
 
 EXPERIMENT = "amopo"
@@ -159,6 +160,7 @@ def log_results(run_id: str, params: Params, datasets: Mapping[str, str]) -> Non
         numbers |= _numbers("guardrails", json.loads(GUARDRAILS.read_text(encoding="utf-8")))
         now = _now()
         client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
+        client.set_tag(run_id, NOTE_TAG, run_note((EVALUATION / "report.md").read_text(encoding="utf-8")))
         client.log_inputs(run_id, datasets=[_dataset(path, digest) for path, digest in datasets.items()])
         for file in (EVALUATION / "report.md", *sorted(Path("reports").glob("*/*.png"))):
             client.log_artifact(run_id, str(file), str(file.parent))

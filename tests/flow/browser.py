@@ -36,9 +36,13 @@ class Page:
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._numbers = socket, itertools.count(1)
-        self.asked: set[str] = set()
-        """The hosts that pages asked for anything."""
+        self._asked: dict[str, str] = {}
         self._call("Network.enable")
+
+    @property
+    def asked(self) -> set[str]:
+        """The hosts that pages asked for anything."""
+        return set(self._asked.values())
 
     def open(self, url: str, until: str, width: int = 1200, height: int = 1000) -> str:
         """What a person reads on the page once it says `until`, and every picture on it is there."""
@@ -55,7 +59,14 @@ class Page:
             time.sleep(0.1)
 
     def pictures(self) -> list[str]:
-        """What each picture that is drawn large enough to be looked at says of itself."""
+        """What each picture says of itself that is large enough to be looked at, once there is one."""
+        deadline = time.monotonic() + _LIMIT
+        while not (found := self._drawn()):
+            assert time.monotonic() < deadline, "no picture was drawn"
+            time.sleep(0.1)
+        return found
+
+    def _drawn(self) -> list[str]:
         drawn = "Array.from(document.images).filter(image => image.naturalWidth > 200).map(image => image.alt)"
         return list(self.evaluate(drawn))
 
@@ -72,15 +83,17 @@ class Page:
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
             message = json.loads(self._socket.recv(timeout=_LIMIT))
-            if message.get("method") == "Network.requestWillBeSent":
-                self._note(message["params"]["request"]["url"])
+            self._note(message.get("method"), message.get("params", {}))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return dict(message["result"])
 
-    def _note(self, url: str) -> None:
-        if host := urlsplit(url).hostname:
-            self.asked.add(host)
+    def _note(self, event: str | None, params: dict[str, Any]) -> None:
+        """What the page's own rule forbids is announced like any other request, and never sent."""
+        if event == "Network.requestWillBeSent" and (host := urlsplit(params["request"]["url"]).hostname):
+            self._asked[params["requestId"]] = host
+        if event == "Network.loadingFailed" and params.get("blockedReason") == "csp":
+            self._asked.pop(params["requestId"], None)
 
 
 @contextmanager

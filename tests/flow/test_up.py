@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -60,8 +60,7 @@ def test_what_was_there_before_is_found_without_an_export(workspace: Workspace, 
     assert workspace.versions()["champion"] == champion
     assert refused.code == 2
     assert f"its pages are at {up.said['mlflow']}" in refused.err
-    runs = httpx.post(f"{up.said['prefect']}/api/flow_runs/filter", json={}, trust_env=False).json()
-    assert demo_run(workspace) in {run["id"] for run in runs}
+    assert demo_run(workspace) in {run["id"] for run in asked(up, "flow_runs", {})}
     assert up.said["environment"]["PREFECT_API_URL"] == f"{up.said['prefect']}/api"
 
 
@@ -105,33 +104,45 @@ def test_servers_that_somebody_else_runs_are_left_to_them(fresh: Workspace) -> N
 def test_the_version_has_its_card_its_tags_and_its_reasons(page: Page, workspace: Workspace, up: Up) -> None:
     text = page.open(f"{up.said['mlflow']}/#/models/amopo/versions/1", until="AMoPO policy")
 
-    assert "champion" in text
-    assert "Held-out reward accuracy" in text
-    assert "promoted" in text
+    assert "Reward accuracy [share of the pairs] on " in text
+    assert "better, the interval lies above zero" in text
     assert workspace.run_of("1").data.tags["commit"] in text
 
 
 @needs_chromium
-def test_the_run_has_its_numbers_and_pictures(page: Page, workspace: Workspace, up: Up) -> None:
+def test_the_run_has_its_report_its_numbers_and_pictures(page: Page, workspace: Workspace, up: Up) -> None:
     run = workspace.run_of("1").info
     place = f"{up.said['mlflow']}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    text = page.open(place, until="Parameters")
+    picture = "reports/evaluate/dimensions.png"
+    files = page.open(f"{place}/artifacts/{picture}", until="report.md")
 
-    assert "accuracy/all_dimensions/difference" in page.open(place, until="accuracy/all_dimensions/difference")
-    assert "report.md" in page.open(f"{place}/artifacts/reports/evaluate/dimensions.png", until="dimensions.png")
-
-
-@needs_chromium
-def test_the_flow_run_has_its_stages_and_its_log(page: Page, workspace: Workspace, up: Up) -> None:
-    text = page.open(f"{up.said['prefect']}/runs/flow-run/{demo_run(workspace)}", until="train: step 1/")
-
-    assert "Completed" in text
+    assert "Overall reward accuracy on " in text
+    assert "rewards/accuracies/all_dimensions" in text
+    assert "dimensions.png" in files
+    assert picture in page.pictures()
 
 
 @needs_chromium
-def test_the_report_is_read_with_its_pictures_and_reasons(page: Page, workspace: Workspace, up: Up) -> None:
+def test_the_flow_run_has_its_stages_and_each_its_log(page: Page, workspace: Workspace, up: Up) -> None:
+    run = demo_run(workspace)
+    wanted = {"flow_runs": {"id": {"any_": [run]}}, "task_runs": {"name": {"any_": ["train"]}}}
+    [train] = asked(up, "task_runs", wanted)
+
+    assert "Running stage 'normalize'" in page.open(
+        f"{up.said['prefect']}/v2/runs/flow-run/{run}", until="Running stage"
+    )
+    assert "step 1/" in page.open(f"{up.said['prefect']}/v2/runs/task-run/{train['id']}", until="step 1/")
+
+
+@needs_chromium
+@pytest.mark.parametrize("pages", ["/v2", ""])
+def test_the_report_is_read_with_its_reasons_and_pictures(page: Page, workspace: Workspace, up: Up, pages: str) -> None:
+    """On the present pages and on the older ones."""
     wanted = {"artifacts": {"key": {"any_": ["retrain-report"]}, "flow_run_id": {"any_": [demo_run(workspace)]}}}
-    [report] = httpx.post(f"{up.said['prefect']}/api/artifacts/filter", json=wanted, trust_env=False).json()
-    text = page.open(f"{up.said['prefect']}/artifacts/artifact/{report['id']}", until="models:/amopo/1: promoted")
+    [report] = asked(up, "artifacts", wanted)
+    place = f"{up.said['prefect']}{pages}/artifacts/artifact/{report['id']}"
+    text = page.open(place, until="models:/amopo/1: promoted")
 
     assert "better, the interval lies above zero" in text
     assert page.pictures() == ["candidate against base, dimension by dimension", "curves", "weights"]
@@ -158,6 +169,11 @@ def test_sigterm_ends_all_of_them_well(workspace: Workspace, up: Up, champion: s
     assert "Traceback" not in err
     assert_none_left(workspace)
     assert workspace.versions()["champion"] == champion
+
+
+def asked(up: Up, what: str, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    """What Prefect's server knows of something."""
+    return httpx.post(f"{up.said['prefect']}/api/{what}/filter", json=wanted, trust_env=False).json()
 
 
 def answers(url: str) -> bool:
