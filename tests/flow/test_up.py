@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import sqlite3
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from tests.flow.browser import Page, browser, needs_chromium
-from tests.flow.running import Up, assert_none_left, json_of, start_up
+from tests.flow.running import Up, assert_none_left, start_up
 
 if TYPE_CHECKING:
     from tests.flow.conftest import Workspace
@@ -161,6 +162,19 @@ def test_sigterm_ends_all_of_them_well(workspace: Workspace, up: Up, champion: s
     assert "Traceback" not in err
     assert_none_left(workspace)
     assert workspace.versions()["champion"] == champion
+
+
+def test_ui_opens_mlflow_alone_until_ctrl_c(workspace: Workspace) -> None:
+    process = workspace.start("ui", "--port", "0", "--json")
+    assert process.stdout is not None
+    said = json.loads("".join(process.stdout.readline() for _ in range(3)))
+    assert answers(f"{said['mlflow']}/health")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert_none_left(workspace)
 
 
 def asked(up: Up, what: str, wanted: dict[str, Any]) -> list[dict[str, Any]]:
