@@ -2,7 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench-playground bench-feedback bench-data bench-train bench-gpu
+.PHONY: help setup demo test lint bench-playground bench-feedback bench-data bench-train bench-gpu \
+	soak bench-pipeline
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,7 +26,7 @@ lint: setup  ## style, formatting, types, import contracts
 	$(BIN)/lint-imports
 
 test: lint  ## lint, then every test, a real run of the flow in a temporary clone among them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench-playground: setup  ## five seeds and three controls, as the README shows them
 	$(BIN)/python bench/playground.py
@@ -39,6 +40,12 @@ bench-data: setup  ## a million rated responses from JSONL to pairs, beside data
 
 bench-train: .venv/bench  ## the training step beside the published one and TRL's SimPO: speed, memory, ranks [ARGS=...]
 	$(BIN)/python -m bench.train $(ARGS)
+
+soak: setup  ## 30 random kills of a run, each followed by the same command until it ends; the tally [ARGS=...]
+	$(BIN)/python -m bench.soak $(ARGS)
+
+bench-pipeline: setup  ## what Prefect, DVC and MLflow add to the stages; 20 runs made again with REPRODUCE=20 [ARGS=...]
+	$(BIN)/python -m bench.orchestration $(if $(REPRODUCE),--reproduce $(REPRODUCE)) $(ARGS)
 
 bench-gpu: .venv/bench  ## the same on a GPU, shapes of Qwen2.5: utilisation, longest context [ARGS=...]
 	$(BIN)/python -m bench.train_gpu $(ARGS)

@@ -420,6 +420,21 @@ class Promotion(Section):
     """How much worse a dimension may be [unit of its metric]; a dimension that is not named: 0."""
     min_test_prompts: int = Field(ge=1)
     """Fewer paired test prompts than this give no promotion."""
+    max_kl_base: float | None = Field(gt=0)
+    """Mean KL divergence from the base policy at a token of the candidate's own answers [nats per token]; None: any."""
+    max_kl_champion: float | None = Field(gt=0)
+    """The same from the champion [nats per token]; None: any."""
+    max_length_ratio: float | None = Field(gt=1)
+    """How many times longer, or shorter, than the incumbent's the answers may be on average; None: any."""
+    max_repetition_rise: float | None = Field(ge=0, le=1)
+    """How much larger the share of repeated 3-grams may be than in the incumbent's answers; None: any."""
+    regression: str = Field(min_length=1)
+    """JSON lines of the user's own prompts, in which no candidate may do much worse; none in it: nothing is asked."""
+    max_regression: float = Field(ge=0)
+    """How much worse it may be there in a dimension [points of the judge], without a judge in the mean log-probability
+    of the reference responses [nats per token]."""
+    approval: Literal["none", "human"] = "none"
+    """`human`: a candidate with a verdict of yes waits until a person approves it."""
 
 
 class Quality(Section):

@@ -7,19 +7,21 @@ from pathlib import Path
 from amopo_core.config import FolderBase, Params
 from amopo_core.errors import UserError
 from amopo_core.evaluation.judge import load_judge
+from amopo_core.evaluation.regression import read_regression
 from amopo_core.policy_folder import check_policy_folder
 from amopo_core.redaction import load_redactor
 from amopo_core.training.launch import launch_file, ranks_of
 
 
 def check_inputs(params: Params) -> None:
-    """Refuse a judge, a redactor, a starting policy or a launch file that is not there or is none.
+    """Refuse a judge, a regression set, a redactor, a starting policy or a launch file that is not there or is none.
 
     Raises:
         UserError: with the key of params.yaml, or the variable, that names it.
     """
     ranks_of(launch_file())
-    load_judge(Path(params.evaluation.judge))
+    judge = load_judge(Path(params.evaluation.judge))
+    read_regression(Path(params.promotion.regression), judged=judge is not None)
     load_redactor(Path(params.ingestion.redactor))
     if isinstance(params.base, FolderBase):
         try:

@@ -41,13 +41,14 @@ from amopo_core.data.pairs import SplitCounts, is_conflicting, make_pairs
 from amopo_core.data.reading import Row
 from amopo_core.data.tables import RESPONSES, SCALE, SCORE, Pair, read_pairs, write_table
 from amopo_core.evaluation.comparison import compare
+from amopo_core.evaluation.guardrails import Guardrails
+from amopo_core.evaluation.health import health
 from amopo_core.evaluation.measurement import Measurement
 from amopo_core.evaluation.measuring import measure_folder
-from amopo_core.evaluation.report import health
 from amopo_core.judges.playground import JUDGE
 from amopo_core.params_file import read_params
 from amopo_core.playground.feedback import feedback_rows
-from amopo_core.promotion import decide
+from amopo_core.promotion import Evidence, decide
 
 RESULTS = Path("bench/results/playground.json")
 SCORES = cs.starts_with(SCORE)
@@ -126,9 +127,11 @@ def run_seed(seed: int) -> list[dict[str, Any]]:
             relabelled = relabelled_copy(normalized, folder / f"{variant}-scores", relabel, seed)
             counts = make_pairs(relabelled, params.dimensions, params.pairs, folder / variant)
             train(adjust(params), folder / variant, folder / "base")
-            candidate = measure_folder(folder / variant / "run" / "policy", [], JUDGE, params)
+            policy = folder / variant / "run" / "policy"
+            candidate = measure_folder(policy, [], JUDGE, params)
+            guarded = guardrails(policy, folder / "base", candidate, params)
             pairs = read_pairs(folder / variant / "train.parquet")
-            runs.append(result(seed, variant, counts["train"], pairs, base, candidate, params))
+            runs.append(result(seed, variant, counts["train"], pairs, base, candidate, guarded, params))
             said(seed, variant, started)
     return runs
 
@@ -168,6 +171,15 @@ def train(params: Params, folder: Path, base: Path) -> None:
         train_policy(params, pairs=folder, base=base, run=folder / "run", history=folder / "history.jsonl", ranks=1)
 
 
+def guardrails(policy: Path, base: Path, candidate: Measurement, params: Params) -> Guardrails:
+    """How far a candidate moved from its base."""
+    from amopo_core.evaluation.guarding import guard
+    from amopo_core.evaluation.measuring import policy_to_measure
+
+    policies = (policy_to_measure(folder, params) for folder in (policy, base))
+    return guard(*policies, None, candidate.answers, {}, JUDGE, params).guardrails
+
+
 def result(
     seed: int,
     variant: str,
@@ -175,11 +187,13 @@ def result(
     train_pairs: Sequence[Pair],
     base: Measurement,
     candidate: Measurement,
+    guarded: Guardrails,
     params: Params,
 ) -> dict[str, Any]:
     """All that is reported of one run."""
     comparison = compare(base, candidate, params)
-    verdict = decide(comparison, params.promotion, list(params.dimensions))
+    evidence = Evidence(comparison, health(base.answers), health(candidate.answers), guarded)
+    verdict = decide(evidence, params.promotion, list(params.dimensions))
     return {
         "seed": seed,
         "variant": variant,
@@ -193,7 +207,8 @@ def result(
         "overall": asdict(comparison.overall) if comparison.overall else None,
         "promote": verdict.promote,
         "reasons": verdict.reasons,
-        "health": {"base": asdict(health(base.answers)), "candidate": asdict(health(candidate.answers))},
+        "health": {"base": asdict(evidence.incumbent), "candidate": asdict(evidence.candidate)},
+        "kl": guarded.kl,
         "samples": [[answer.prompt[-1]["content"], answer.response] for answer in candidate.answers[:3]],
     }
 
@@ -216,7 +231,7 @@ def results_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     """A row a run: each dimension's base and candidate means, their difference with its interval, and the verdict."""
     dimensions = list(runs[0]["dimensions"])
     table = Table(title=f"judge's score (1 to 5) on {runs[0]['prompts']} held-out prompts; difference, 95 % interval")
-    for column in ("seed", "variant", *dimensions, "gate", "ended", "tokens"):
+    for column in ("seed", "variant", *dimensions, "gate", "ended", "tokens", "KL"):
         table.add_column(column)
     for run in runs:
         candidate = run["health"]["candidate"]
@@ -227,6 +242,7 @@ def results_table(runs: Sequence[Mapping[str, Any]]) -> Table:
             "promote" if run["promote"] else "keep",
             f"{candidate['ended']:.0%}",
             f"{candidate['tokens']:.1f}",
+            f"{run['kl']['base']:.2f}",
             end_section=run["variant"] == list(VARIANTS)[-1],
         )
     return table

@@ -13,9 +13,14 @@ import click
 
 from amopo_core.errors import UserError
 from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE, disk_failure
+from flows.approval import approve
+from flows.comparison import compare
 from flows.data_commands import data
 from flows.environment import set_defaults
+from flows.export import export
+from flows.history import history
 from flows.output import json_option, print_json
+from flows.promotion import promote, rollback
 from flows.reproduction import reproduce
 from flows.ui import ui
 from flows.up import up
@@ -69,6 +74,12 @@ def cli() -> None:
 
 cli.add_command(data)
 cli.add_command(reproduce)
+cli.add_command(promote)
+cli.add_command(rollback)
+cli.add_command(approve)
+cli.add_command(history)
+cli.add_command(compare)
+cli.add_command(export)
 cli.add_command(ui)
 cli.add_command(up)
 
@@ -105,29 +116,40 @@ def ingest(path: Path | None, source: str, dry_run: bool, as_json: bool) -> None
 
     Without PATH, take what is new in the system that the source names under `fetch` (SQL, MLflow traces, a data set).
     Says what it found: shape, fields, scales, rows that can be used and rows refused by reason. What is there already
-    is not added again.
+    is not added again. While a run is at work, files wait in the inbox, and the next run takes them.
 
     Example: amopo ingest ratings.jsonl --source support --dry-run
     """
     from contextlib import nullcontext
 
     from amopo_core.data.intake import nothing_stored, take_path
+    from amopo_core.data.reading import read_files
     from amopo_core.params_file import read_params
     from flows import ingestion
     from tasks import git
     from tasks.dvc_command import CHAMPION, FEEDBACK, add
     from tasks.fetch import take_source
+    from tasks.laid_in import lay_in, run_at_work
     from tasks.no_champion import ensure_champion_folder
 
     git.require_workspace()
     params = read_params()
-    taken = []
-    with nothing_stored(FEEDBACK, source) if dry_run else nullcontext(FEEDBACK) as feedback:
+    taken, waits = [], not dry_run and run_at_work()
+    if waits and path is None:
+        raise OutsideError("a run is at work here, and every run takes what is new in such a source; wait for its end")
+    with nothing_stored(FEEDBACK, source) if dry_run or waits else nullcontext(FEEDBACK) as feedback:
         found = take_path(path, source, params, feedback) if path else take_source(source, params, feedback)
         for each in found:
             taken.append(each)
-            if not as_json:
+            if not as_json and not waits:
                 ingestion.show(each, dry_run=dry_run)
+    if path and waits:
+        laid = [str(place) for place in lay_in(read_files(path), source)]
+        if as_json:
+            print_json({"source": source, "stored": False, "waiting": laid})
+        else:
+            click.echo(f"a run is at work: {', '.join(laid)} waits for the next one")
+        return
     if not dry_run:
         ensure_champion_folder()
         add(FEEDBACK, CHAMPION)
@@ -221,11 +243,12 @@ def _run_flow(as_json: bool) -> None:
 
     from flows import summary
     from flows.console import show_own_lines
+    from flows.prefect_away import reaching_prefect
     from flows.retrain import retrain as flow
     from flows.server import prefect_server
 
     show_own_lines()
-    with prefect_server():
+    with prefect_server(), reaching_prefect():
         outcome = flow()
     if as_json:
         print_json(summary.as_json(outcome, usage()))

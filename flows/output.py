@@ -1,4 +1,4 @@
-"""What every command's output shares: --json."""
+"""What commands share: --json, and the --reason of those that move the champion."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any
 import click
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of text.")
+reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why; it is written into the ledger.")
+
+
+def say_note(note: str | None) -> None:
+    """What a command found amiss beside what it did, on stderr."""
+    if note:
+        click.echo(f"note: {note}", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -92,8 +92,6 @@ def _show(found: Recorded, made: Reproduction) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tasks.reproduction import TOLERANCE, within
-
     console, table = Console(), Table(title=f"{found.name}, made again")
     for column in ("stage", "output", "recorded", "now", ""):
         table.add_column(column)
@@ -102,12 +100,14 @@ def _show(found: Recorded, made: Reproduction) -> None:
         said = "same" if output.same else "[bold]DIFFERS[/bold]"
         table.add_row(output.stage, output.path, output.recorded[:_SHOWN], digest, said)
     console.print(table)
-    for name, (then, now) in made.metrics.items():
-        if not within(then, now):
-            console.print(f"{name}: {then:g} recorded, {now} now: off by more than {TOLERANCE:g}", highlight=False)
-    if made.metrics:
+    for name in made.off:
+        then, now = made.metrics[name]
+        console.print(f"{name}: {then:g} recorded, {now} now: off by more than {made.tolerance:g}", highlight=False)
+    if made.tolerance is not None:
         held = "all" if made.same else "not all"
-        console.print(f"a GPU's run: {held} metrics are within {TOLERANCE:g} of the recorded ones", highlight=False)
+        console.print(
+            f"a GPU's run: {held} metrics are within {made.tolerance:g} of the recorded ones", highlight=False
+        )
     elif made.same:
         console.print(f"all {len(made.outputs)} outputs are the same, byte for byte", highlight=False)
     if not made.same:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
 from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict
 from amopo_core.training.launch import launch_file
-from tasks import git, registry, tracking
+from flows.approval import wait_for_approval
+from tasks import approval, git, registry, settlement, tracking
 from tasks.champion import bring_champion
 from tasks.dvc import StageRun, record, run_stage
 from tasks.dvc_command import CHAMPION, FEEDBACK, add, is_clean
@@ -20,10 +20,13 @@ from tasks.errors import OutsideError
 from tasks.fetch import fetch_sources
 from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
+from tasks.leftovers import clear_leftovers
 from tasks.lock import CANDIDATE, read_lock
+from tasks.pages import keep_page
 from tasks.registry import Version
 from tasks.report_page import report_page
-from tasks.verdict import Measured, compare_candidate, decide_promotion
+from tasks.verdict import DECISION, Measured, compare_candidate, decide_promotion
+from tasks.waiting import wait_for_mlflow
 
 REPORT = Path("reports/evaluate/report.md")
 FEEDBACK_REPORT = tracking.QUALITY / "report.html"
@@ -40,6 +43,8 @@ class Outcome:
     """None where the version was settled earlier."""
     verdict: Verdict | None = None
     """None where the version was settled earlier."""
+    standing: str | None = None
+    """The verdict as it is written on the version, a person's answer included; None where it was settled earlier."""
 
 
 @flow(name="retrain")
@@ -50,11 +55,14 @@ def retrain() -> Outcome:
     version. A version that is settled is never decided again.
     """
     git.require_workspace()
+    for line in clear_leftovers():
+        get_run_logger().warning(line)
     params = read_params()
-    git.require_known_sources(params.evaluation.judge, params.ingestion.redactor)
+    git.require_known_sources(params.evaluation.judge, params.ingestion.redactor, params.promotion.regression)
     fetch_sources()
     take_inbox()
     add(FEEDBACK)
+    settlement.check_champion()
     runs = [run_stage("normalize"), run_stage("pairs"), run_stage("quality")]
     found = registry.by_lock(read_lock().digest)
     if found and found.settled and is_clean(*CANDIDATE):
@@ -67,11 +75,12 @@ def retrain() -> Outcome:
         with tracking.follow_history(run_id) as history, tracking.follow_speed(run_id) as speed:
             runs.append(run_stage("train"))
         runs.append(run_stage("evaluate"))
+        wait_for_mlflow(get_run_logger())
         found = registry.by_lock(read_lock().digest)
-        rival = registry.rival_of(found)
+        rival = settlement.rival_of(found)
         bring_champion(rival)
         add(CHAMPION)
-        runs.append(run_stage("evaluate-champion"))
+        runs += [run_stage("evaluate-champion"), run_stage("guardrails")]
         if not is_clean():
             raise OutsideError("files changed while the stages ran (see `dvc status`); run the same command again")
         if found and found.settled:
@@ -79,6 +88,7 @@ def retrain() -> Outcome:
             tracking.name_version(run_id, found.number)
             return Outcome(found, executed(runs))
 
+        wait_for_mlflow(get_run_logger())
         lock = read_lock()
         commit = record(f"retrain-{lock.digest[:12]}", run_id)
         tracking.log_history(run_id, history.sent)
@@ -89,11 +99,19 @@ def retrain() -> Outcome:
         version = found or registry.register(run_id, params, measured.against_base, tags)
         registry.challenge(version, commit)
         tracking.name_version(run_id, version.number, commit)
-        verdict = registry.decision_on(version, rival) or decide_promotion(measured)
-        create_markdown_artifact(report_page(REPORT, version, verdict), key="retrain-report")
-        create_markdown_artifact(quality_verdict(), key="feedback-quality")
-        registry.settle(version, verdict, rival)
-    return Outcome(version, executed(runs), measured, verdict)
+        verdict = settlement.decision_on(version, rival)
+        if verdict is None:
+            verdict = decide_promotion(measured, version.number, rival.number if rival else None)
+            tracking.log_decision(run_id, DECISION)
+        keep_page("retrain-report", report_page(REPORT, version, verdict))
+        keep_page("feedback-quality", quality_verdict())
+        if verdict.promote:
+            approval.supersede(version)
+        needs_approval = params.promotion.approval == "human"
+        standing = settlement.settle(version, verdict, rival, needs_approval=needs_approval)
+    if standing == settlement.AWAITING:
+        standing = wait_for_approval(version, verdict)
+    return Outcome(version, executed(runs), measured, verdict, standing)
 
 
 def quality_verdict() -> str:

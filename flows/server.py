@@ -18,6 +18,14 @@ from tasks.ports import free_port
 from tasks.prefect_server import api_url, temporary_prefect_server
 from tasks.service import Running
 
+_temporary: set[str] = set()
+"""The servers that end with this process."""
+
+
+def is_lasting() -> bool:
+    """Whether the server that flows find now stays when this process ends, so that a person can answer there."""
+    return PREFECT_API_URL.value() not in {None, *_temporary}
+
 
 def prefect_server() -> AbstractContextManager[Any]:
     """The context in which flows find a server: the configured one; where none is, one that ends with this process."""
@@ -26,6 +34,7 @@ def prefect_server() -> AbstractContextManager[Any]:
     port = free_port()
     running = Running(temporary_prefect_server(port), lambda line: click.echo(line, err=True))
     atexit.register(running.stop)  # after Prefect has sent its last logs, which it does at exit as well
+    _temporary.add(api_url(port))
     limit = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
     try:
         running.wait_until_ready(limit)

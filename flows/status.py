@@ -7,14 +7,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks import registry, tracking
+from tasks import approval, ledger, registry, tracking
+from tasks.ledger_state import Ledger
 
 
 def read_status() -> dict[str, Any]:
-    """The registry's aliases and the newest runs, in JSON's types."""
+    """The registry's aliases, who waits for approval, and the newest runs, in JSON's types."""
+    state = ledger.read()
     return {
-        "champion": _described(registry.by_alias(registry.CHAMPION)),
+        "champion": _champion(state),
         "challenger": _described(registry.by_alias(registry.CHALLENGER)),
+        "waiting": [version.number for version in approval.waiting()],
+        "note": state.trouble,
         "runs": tracking.last_runs(),
     }
 
@@ -24,8 +28,13 @@ def show_status(found: dict[str, Any]) -> None:
     console = Console()
     for alias in (registry.CHAMPION, registry.CHALLENGER):
         version = found[alias]
-        said = f"{version['uri']}  ({version['verdict']})" if version else "none yet"
+        said = f"{version['uri']}  ({version.get('how') or version['verdict']})" if version else "none yet"
         console.print(f"{alias:<10}  {said}", highlight=False)
+    for number in found["waiting"]:
+        said = f"version {number} waits: amopo approve {number} --reason TEXT"
+        console.print(f"{'approval':<10}  {said}", highlight=False)
+    if found["note"]:
+        console.print(f"{'note':<10}  {found['note']}", highlight=False, soft_wrap=True)
     table = Table(title="last runs")
     for column in ("started", "run", "status", "version", "gain over base"):
         table.add_column(column)
@@ -36,6 +45,15 @@ def show_status(found: dict[str, Any]) -> None:
     console.print(table)
 
 
+def _champion(state: Ledger) -> dict[str, Any] | None:
+    """With how it became champion and since when, where the ledger says so."""
+    found = _described(registry.by_alias(registry.CHAMPION))
+    last = state.entries[-1] if state.entries else None
+    if found and last and last.version == found["version"]:
+        found |= {"how": last.how, "since": last.at, "by": last.by}
+    return found
+
+
 def _described(version: registry.Version | None) -> dict[str, Any] | None:
     if version is None:
         return None
@@ -44,7 +62,6 @@ def _described(version: registry.Version | None) -> dict[str, Any] | None:
         "uri": version.uri,
         "version": version.number,
         "verdict": tags.get(registry.VERDICT_TAG, "not decided yet"),
-        "replaced": tags.get(registry.REPLACED_TAG),
         "run": version.run_id,
         "commit": tags.get("commit"),
     }

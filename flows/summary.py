@@ -7,14 +7,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from amopo_core.evaluation.bootstrap import Interval
 from amopo_core.evaluation.comparison import Comparison, Contrast
-from amopo_core.promotion import Verdict
 from flows.retrain import FEEDBACK_REPORT, REPORT, Outcome
 from flows.usage import Usage
 from tasks.mlflow_server import mlflow_pages
 from tasks.registry import VERDICT_TAG
-from tasks.verdict import Measured
+from tasks.settlement import AWAITING, PROMOTED
+from tasks.verdict import comparison_numbers
 
 
 def show(outcome: Outcome, used: Usage, console: Console) -> None:
@@ -30,9 +29,7 @@ def show(outcome: Outcome, used: Usage, console: Console) -> None:
     console.print(comparison_table(outcome.measured.against_base, "base"))
     if outcome.measured.against_champion:
         console.print(comparison_table(outcome.measured.against_champion, "champion"))
-    console.print(
-        f"\n[bold]{outcome.version.uri}[/bold], {_became(outcome.measured, outcome.verdict)}", highlight=False
-    )
+    console.print(f"\n[bold]{outcome.version.uri}[/bold], {_became(outcome)}", highlight=False)
     for reason in outcome.verdict.reasons:
         console.print(f"  - {reason}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nFeedback      {FEEDBACK_REPORT}\nReport        {REPORT}", highlight=False)
@@ -40,11 +37,11 @@ def show(outcome: Outcome, used: Usage, console: Console) -> None:
     console.print(f"Took          {used}", highlight=False)
 
 
-def comparison_table(comparison: Comparison, baseline: str) -> Table:
+def comparison_table(comparison: Comparison, baseline: str, candidate: str = "candidate") -> Table:
     """A row per dimension and one overall: both means, and their difference with its interval."""
     table = Table(title=f"{comparison.metric.name} ({comparison.metric.unit}), {comparison.prompts} held-out prompts")
     table.add_column("dimension")
-    for column in (baseline, "candidate", "difference", "interval"):
+    for column in (baseline, candidate, "difference", "interval"):
         table.add_column(column, justify="right")
     for name, contrast in comparison.dimensions.items():
         table.add_row(name.replace("_", " "), *_cells(contrast))
@@ -59,24 +56,27 @@ def as_json(outcome: Outcome, used: Usage) -> dict[str, Any]:
     return {
         "due": measured is not None,
         "version": outcome.version.number,
-        "promoted": verdict.promote if verdict else None,
+        "promoted": outcome.standing == PROMOTED if verdict else None,
+        "verdict": outcome.standing or outcome.version.tags[VERDICT_TAG],
         "reasons": list(verdict.reasons) if verdict else [],
         "executed": list(outcome.executed),
         "seconds": round(used.seconds, 1),
         "largest_process_bytes": used.largest_process,
-        "against_base": _numbers(measured.against_base) if measured else None,
-        "against_champion": _numbers(measured.against_champion) if measured and measured.against_champion else None,
+        "against_base": comparison_numbers(measured.against_base) if measured else None,
+        "against_champion": comparison_numbers(measured.against_champion)
+        if measured and measured.against_champion
+        else None,
     }
 
 
-def _became(measured: Measured, verdict: Verdict) -> str:
-    if verdict.promote:
+def _became(outcome: Outcome) -> str:
+    if outcome.standing == PROMOTED:
         return "promoted: alias champion"
-    return (
-        "not promoted: alias challenger, the champion stays"
-        if measured.against_champion
-        else ("not promoted: alias challenger, there is no champion yet")
-    )
+    if outcome.standing == AWAITING:
+        return f"waits for approval: amopo approve {outcome.version.number} --reason TEXT"
+    has_champion = outcome.measured is not None and outcome.measured.against_champion is not None
+    stays = "the champion stays" if has_champion else "there is no champion yet"
+    return f"{outcome.standing}: alias challenger, {stays}"
 
 
 def _cells(contrast: Contrast | None) -> list[str]:
@@ -90,14 +90,3 @@ def _cells(contrast: Contrast | None) -> list[str]:
         f"[{colour}]{contrast.difference.mean:+.3f}[/{colour}]",
         f"{low:+.3f} to {high:+.3f}",
     ]
-
-
-def _numbers(comparison: Comparison) -> dict[str, Any]:
-    return {
-        name: contrast and {side: _bounds(getattr(contrast, side)) for side in ("baseline", "candidate", "difference")}
-        for name, contrast in comparison.rows.items()
-    }
-
-
-def _bounds(interval: Interval) -> dict[str, float]:
-    return {"mean": float(interval.mean), "low": float(interval.low), "high": float(interval.high)}

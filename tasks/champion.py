@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import mlflow
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from amopo_core.atomic import write_json
+from tasks.checkpoint import bring
 from tasks.dvc_command import CHAMPION
 from tasks.no_champion import write_no_champion
 from tasks.registry import POLICY_TAG, Version
-from tasks.tracking import reaching_mlflow
 
 _IDENTITY = "champion.json"
 _SCRATCH = Path(".amopo/champion")
@@ -34,11 +33,9 @@ def bring_champion(champion: Version | None) -> None:
     if _identity() == identity:
         return
     get_run_logger().info("bringing the champion, version %s, to %s", champion.number, CHAMPION)
-    with reaching_mlflow(), _scratch() as scratch:
-        artifacts = Path(mlflow.artifacts.download_artifacts(champion.uri, dst_path=str(scratch)))
+    with _scratch() as scratch:
         beside = scratch / "folder"
-        shutil.copytree(artifacts / "model", beside)
-        shutil.copytree(artifacts / "components" / "tokenizer", beside, dirs_exist_ok=True)
+        bring(champion, beside)
         write_json(beside / _IDENTITY, identity)
         _replace(beside)
 

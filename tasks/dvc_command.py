@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from tasks.errors import OutsideError
@@ -42,6 +43,15 @@ def is_clean(*targets: str) -> bool:
 def add(*folders: Path) -> None:
     """Put folders under DVC's care; what has not changed costs a look."""
     run_dvc("--wait-for-lock", "add", "--quiet", *map(str, folders))
+
+
+def remove_outputs(paths: Iterable[str]) -> None:
+    """Remove what stages wrote, so that DVC has to bring or make it."""
+    for path in map(Path, paths):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def has_remote() -> bool:

@@ -9,7 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES_TAG, DEVICE_TAG, CONSTRAINTS_TAG, SEED_TAG = "packages", "device", "constraints", "seed"
-RANKS_TAG, LAUNCH_TAG = "world_size", "launch"
+RANKS_TAG, LAUNCH_TAG, TOLERANCE_TAG = "world_size", "launch", "metric_tolerance"
+GPU_TOLERANCE = 0.02
+"""How far a metric of a run on a GPU may be off when it is made again, absolute."""
 PACKAGES = (
     "torch", "transformers", "accelerate", "tokenizers", "safetensors", "peft", "numpy", "polars", "dvc", "mlflow",
 )  # fmt: skip
@@ -20,10 +22,12 @@ _SUMMARY = Path("reports/train/summary.json")
 
 def environment_tags(seed: int, launch: Path) -> dict[str, str]:
     """The tags of a run that has just trained here."""
+    computed_on = device()
     return {
         PACKAGES_TAG: json.dumps(installed()),
         CONSTRAINTS_TAG: constraints_digest(CONSTRAINTS.read_bytes() if CONSTRAINTS.exists() else None),
-        DEVICE_TAG: device(),
+        DEVICE_TAG: computed_on,
+        TOLERANCE_TAG: "0" if is_cpu(computed_on) else str(GPU_TOLERANCE),
         RANKS_TAG: str(json.loads(_SUMMARY.read_text(encoding="utf-8"))["ranks"]),
         LAUNCH_TAG: str(launch),
         SEED_TAG: str(seed),
@@ -52,6 +56,13 @@ def device() -> str:
 def is_cpu(name: str) -> bool:
     """Whether a recorded device gives the same bytes again."""
     return name.startswith("CPU ")
+
+
+def tolerance(tags: Mapping[str, str]) -> float | None:
+    """How far a recorded run's metrics may be off when it is made again; None where its bytes must be the same."""
+    if is_cpu(tags.get(DEVICE_TAG, "CPU ")):
+        return None
+    return float(tags.get(TOLERANCE_TAG, GPU_TOLERANCE))
 
 
 def differences(tags: Mapping[str, str]) -> list[str]:

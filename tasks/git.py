@@ -126,12 +126,6 @@ def worktree(commit: str, folder: Path) -> Iterator[Worktree]:
             _remove_worktree(folder)
 
 
-def experiment_commit(name: str) -> str:
-    """The commit of the DVC experiment `name` on the checked-out commit."""
-    base = head()
-    return _git("rev-parse", "--verify", f"refs/exps/{base[:2]}/{base[2:]}/{name}").strip()
-
-
 def stand_in_author() -> dict[str, str]:
     """The variables that name an author where git's configuration has none, as on a new machine; else nothing."""
     if all(_configured(f"user.{part}") for part in ("name", "email")):

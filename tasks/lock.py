@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 LOCK_FILE = Path("dvc.lock")
 CANDIDATE = ("pairs", "base", "train", "evaluate")
 """The stages that make and measure a policy. Feedback that is not trained on changes `normalize` alone, and a promotion
-makes `evaluate-champion` alone stale: neither makes another policy."""
+makes `evaluate-champion` and `guardrails` alone stale: neither makes another policy."""
 
 
 @dataclass(frozen=True)

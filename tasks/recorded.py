@@ -76,15 +76,8 @@ def _in_registry(name: str) -> Version | None:
     """The version of that number, alias or run; None for any other name."""
     if _RUN_ID.fullmatch(name):
         return registry.by_run(name)  # none: it may be the beginning of a commit
-    if name in (registry.CHAMPION, registry.CHALLENGER):
-        found, said = registry.by_alias(name), name
-    elif name.isdecimal() and len(name) < _SHORTEST_COMMIT:
-        found, said = registry.by_number(name), f"version {name}"
-    else:
-        return None
-    if found is None:
-        raise UserError(f"there is no {said}; `amopo status` lists versions")
-    return found
+    is_number = name.isdecimal() and len(name) < _SHORTEST_COMMIT
+    return registry.named(name) if is_number or name in (registry.CHAMPION, registry.CHALLENGER) else None
 
 
 def _recorded(version: Version) -> Recorded:

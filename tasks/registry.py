@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed
@@ -22,9 +21,9 @@ from prefect.cache_policies import NO_CACHE
 from amopo_core.adapter import is_adapter, read_pointer
 from amopo_core.config import Params
 from amopo_core.data.tables import read_pairs
+from amopo_core.errors import UserError
 from amopo_core.evaluation.comparison import Comparison
 from amopo_core.evaluation.model_card import model_card
-from amopo_core.promotion import Verdict
 from tasks.tracking import COMMIT_TAG, EXPERIMENT, reaching_mlflow
 
 if TYPE_CHECKING:
@@ -33,10 +32,8 @@ if TYPE_CHECKING:
 MODEL = "amopo"
 CHAMPION, CHALLENGER = "champion", "challenger"
 LOCK_TAG, POLICY_TAG = "lock", "policy"
-DECISION_TAG, REPLACED_TAG, VERDICT_TAG = "decision", "replaced_champion", "verdict"
+DECISION_TAG, VERDICT_TAG = "decision", "verdict"
 """Written in this order: the decision before anything moves, the verdict when nothing is left to do."""
-NOBODY = "none"
-"""Stands for the number of a champion that there was not."""
 POLICY = Path("models/policy")
 BASE = "base"
 """Key of a merged version's metadata: the path and the digests of the base that its adapters were trained on."""
@@ -86,26 +83,29 @@ def by_run(run_id: str) -> Version | None:
     return _newest_of(f"name = '{MODEL}' and run_id = '{run_id}'")
 
 
+def by_verdict(verdict: str) -> list[Version]:
+    """The versions of that verdict, oldest first."""
+    with reaching_mlflow():
+        found = MlflowClient().search_model_versions(f"name = '{MODEL}' and tags.{VERDICT_TAG} = '{verdict}'")
+    return sorted(map(_version, found), key=lambda version: int(version.number))
+
+
+def named(name: str) -> Version:
+    """The version of a number or an alias.
+
+    Raises:
+        UserError: there is none.
+    """
+    is_alias = name in (CHAMPION, CHALLENGER)
+    found = by_alias(name) if is_alias else by_number(name) if name.isdecimal() else None
+    if found is None:
+        raise UserError(f"there is no {name if is_alias else f'version {name}'}; `amopo status` lists versions")
+    return found
+
+
 def newest() -> Version | None:
     """The version that was registered last, if there is any."""
     return _newest_of(f"name = '{MODEL}'")
-
-
-def rival_of(candidate: Version | None) -> Version | None:
-    """Whom the candidate has to beat: the champion; for one that is champion itself, whom it replaced."""
-    champion = by_alias(CHAMPION)
-    if champion is None or champion != candidate:
-        return champion
-    replaced = champion.tags.get(REPLACED_TAG, NOBODY)
-    return None if replaced == NOBODY else by_number(replaced)
-
-
-def decision_on(version: Version, rival: Version | None) -> Verdict | None:
-    """The verdict that a stopped run left on the version; None where there is none against this rival."""
-    decision = json.loads(version.tags.get(DECISION_TAG, "null"))
-    if decision is None or decision["rival"] != _number(rival):
-        return None
-    return Verdict(decision["promote"], tuple(decision["reasons"]))
 
 
 @task(task_run_name="register", cache_policy=NO_CACHE)
@@ -125,6 +125,7 @@ def register(run_id: str, params: Params, against_base: Comparison, tags: Mappin
 
     from amopo_core.policy import load_policy
 
+    get_run_logger().info("registering the policy")
     policy = load_policy(POLICY)
     base = read_pointer(POLICY) if is_adapter(POLICY) else None
     policy.model.name_or_path = (
@@ -159,35 +160,14 @@ def register(run_id: str, params: Params, against_base: Comparison, tags: Mappin
 def challenge(version: Version, commit: str) -> None:
     """Give a version that is new, or that a stopped run left behind, its alias and the commit that holds it now."""
     with reaching_mlflow():
-        _tag(version, COMMIT_TAG, commit)
+        tag(version, COMMIT_TAG, commit)
         MlflowClient().set_registered_model_alias(MODEL, CHALLENGER, version.number)
     get_run_logger().info("%s, alias %s", version.uri, CHALLENGER)
 
 
-@task(task_run_name="settle", cache_policy=NO_CACHE)
-def settle(version: Version, verdict: Verdict, rival: Version | None) -> None:
-    """Do as the verdict says and write it on the version; wherever this stops, the same call again completes it.
-
-    The decision is written first and in one piece: with it, a later run goes on from the same verdict and rival. The
-    version remembers whom it replaced before it is champion, so that a rollback knows.
-    """
-    with reaching_mlflow():
-        decision = {"promote": verdict.promote, "rival": _number(rival), "reasons": verdict.reasons}
-        _tag(version, DECISION_TAG, json.dumps(decision))
-        if verdict.promote:
-            _tag(version, REPLACED_TAG, _number(rival))
-            MlflowClient().set_registered_model_alias(MODEL, CHAMPION, version.number)
-            get_run_logger().info("%s is champion now", version.uri)
-        _tag(version, "reasons", "\n".join(verdict.reasons))
-        _tag(version, VERDICT_TAG, "promoted" if verdict.promote else "not promoted")
-
-
-def _tag(version: Version, name: str, value: str) -> None:
+def tag(version: Version, name: str, value: str) -> None:
+    """Write a tag on the version."""
     MlflowClient().set_model_version_tag(MODEL, version.number, name, value)
-
-
-def _number(version: Version | None) -> str:
-    return version.number if version else NOBODY
 
 
 def _newest_of(filter_string: str) -> Version | None:

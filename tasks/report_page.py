@@ -17,16 +17,24 @@ _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^):]+\.png)\)")
 def report_page(report: Path, version: Version, verdict: Verdict) -> str:
     """The page as Markdown, pictures included: Prefect's pages cannot reach this folder."""
     became = "promoted" if verdict.promote else "not promoted"
-    reasons = "\n".join(f"- {reason}" for reason in verdict.reasons)
     parts = [
         f"# {version.uri}: {became}",
-        reasons,
+        *conditions(verdict),
         _place(version),
         with_pictures(report.read_text(encoding="utf-8"), report.parent),
     ]
     if pictures := sorted(TRAINING.glob("*.png")):
         parts += ["## Training", *(f"![{picture.stem}]({_data(picture)})" for picture in pictures)]
     return "\n\n".join(parts) + "\n"
+
+
+def conditions(verdict: Verdict) -> list[str]:
+    """The conditions as a table, and the notes beside them; a verdict that was read back has notes alone."""
+    rows = [f"| {'yes' if each.holds else '**no**'} | {each.text} |" for each in verdict.conditions]
+    known = {each.text for each in verdict.conditions}
+    notes = [f"- {reason}" for reason in verdict.reasons if reason not in known]
+    table = ["\n".join(["| holds | condition |", "| --- | --- |", *rows])] if rows else []
+    return [*table, "\n".join(notes)]
 
 
 def with_pictures(markdown: str, folder: Path) -> str:

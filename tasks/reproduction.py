@@ -18,10 +18,9 @@ from tasks.lock import LOCK_FILE, Lock, read_lock
 from tasks.process import run_live
 from tasks.recorded import Recorded
 from tasks.registry import LOCK_TAG, POLICY_TAG
+from tasks.verified import drop_damaged, names_in
 
 FOLDER = Path(".amopo/reproduce")
-TOLERANCE = 0.02
-"""How far a metric of a run on a GPU may be off when it is made again, absolute."""
 METRICS = Path("reports/evaluate/report.json")
 _LOCAL_CONFIG = Path(".dvc/config.local")
 
@@ -50,15 +49,25 @@ class Reproduction:
     outputs: tuple[Compared, ...]
     metrics: Mapping[str, tuple[float, float | None]]
     """By name, as recorded and now: those of a GPU run, which is held to its metrics; else none."""
+    tolerance: float | None
+    """How far a metric of a GPU run may be off, absolute; None: the bytes must be the same."""
     folder: Path
     """Where it was made; kept only where anything differs."""
 
     @property
     def same(self) -> bool:
         """Whether all bytes are the same; of a GPU run, whether all metrics are within the tolerance."""
-        if self.metrics:
-            return all(within(then, now) for then, now in self.metrics.values())
+        if self.tolerance is not None:
+            return bool(self.metrics) and not self.off
         return all(output.same for output in self.outputs)
+
+    @property
+    def off(self) -> list[str]:
+        """The metrics of a GPU run that are further off than the tolerance."""
+        return [name for name, (then, now) in self.metrics.items() if not self._within(then, now)]
+
+    def _within(self, then: float, now: float | None) -> bool:
+        return now is not None and (then == now or math.isclose(then, now, rel_tol=0, abs_tol=self.tolerance or 0))
 
 
 @dataclass(frozen=True)
@@ -83,17 +92,18 @@ def reproduce(recorded: Recorded, say: Callable[[str], None]) -> Reproduction:
         OutsideError: its data are neither in the cache nor in the remote, or a stage fails.
     """
     before, folder = recorded.lock, FOLDER / recorded.commit[:12]
-    is_exact = environment.is_cpu(recorded.tags.get(environment.DEVICE_TAG, "CPU "))
+    tolerance = environment.tolerance(recorded.tags)
     with git.worktree(recorded.commit, folder) as worktree:
         _configure(folder)
         pointers = [str(path.relative_to(folder)) for path in sorted(folder.glob("*/*.dvc"))]
         _bring(folder, pointers, f"the data of {recorded.name}")
-        then = {} if is_exact else _numbers(folder)
+        then = {} if tolerance is None else _numbers(folder)
         _run(folder, recorded, say)
         now = _numbers(folder)
         found = Reproduction(
             outputs=compared(before, read_lock(folder / LOCK_FILE)),
             metrics={name: (value, now.get(name)) for name, value in then.items()},
+            tolerance=tolerance,
             folder=folder,
         )
         worktree.keep = not found.same
@@ -128,11 +138,6 @@ def compared(before: Lock, after: Lock) -> tuple[Compared, ...]:
     )
 
 
-def within(then: float, now: float | None) -> bool:
-    """Whether a metric is as it was, within the tolerance."""
-    return now is not None and (math.isclose(then, now, abs_tol=TOLERANCE) or then == now)
-
-
 def _configure(folder: Path) -> None:
     """The same cache and the same remote as here."""
     if _LOCAL_CONFIG.exists():
@@ -142,13 +147,20 @@ def _configure(folder: Path) -> None:
 
 
 def _bring(folder: Path, targets: list[str], what: str) -> None:
-    """Check the targets out of the cache, what it lacks from the remote."""
+    """Check the targets out of the cache, what it lacks from the remote; what is damaged in the cache is lacking."""
+    names = names_in(folder)
+    damaged = drop_damaged(names)
     done = run_dvc("--cd", str(folder), "checkout", "--quiet", *targets, allowed=range(256))
     if done.returncode and has_remote():
         done = run_dvc("--cd", str(folder), "pull", "--quiet", *targets, allowed=range(256))
     if done.returncode:
         remote = "nor in the remote" if has_remote() else "and there is no remote"
-        raise OutsideError(f"{what} are not whole in the cache, {remote} (see `dvc remote`)\n{done.stderr.strip()}")
+        were = f"; {len(damaged)} there were damaged" if damaged else ""
+        raise OutsideError(
+            f"{what} are not whole in the cache{were}, {remote} (see `dvc remote`)\n{done.stderr.strip()}"
+        )
+    if left := drop_damaged(names):
+        raise OutsideError(f"{len(left)} of {what} came damaged from the remote; bring whole ones there")
 
 
 def _there(folder: Path) -> list[Finding]:
@@ -165,12 +177,24 @@ def _there(folder: Path) -> list[Finding]:
 def _run(folder: Path, recorded: Recorded, say: Callable[[str], None]) -> None:
     extra = {}
     if launch := recorded.tags.get(environment.LAUNCH_TAG):
-        extra["AMOPO_LAUNCH"] = launch
+        extra["AMOPO_LAUNCH"] = str(_launch_file(Path(launch), folder))
     command = ["repro", "--force", "--no-run-cache"]
     status, lines = run_live([*DVC, "--cd", str(folder), *command], say, extra)
     if status:
         tail = "\n".join(lines[-20:])
         raise OutsideError(f"{recorded.name} could not be made again\n{tail}")
+
+
+def _launch_file(recorded: Path, folder: Path) -> Path:
+    """The file that started the run's ranks: the commit's own; one that git did not hold, from here."""
+    if (folder / recorded).is_file():
+        return recorded
+    if recorded.is_file():
+        return recorded.resolve()
+    raise OutsideError(
+        f"the run was started with the launch file {recorded} (AMOPO_LAUNCH), which its commit does not hold and which"
+        f" is not here; put it back, with as many processes as the run's tag {environment.RANKS_TAG} says"
+    )
 
 
 def _tagged(what: str, tag: str | None, found: str | None) -> Finding:

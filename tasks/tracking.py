@@ -16,6 +16,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -26,6 +27,7 @@ from amopo_core.config import Params
 from tasks.errors import OutsideError
 from tasks.history import HistoryFollower, Row, batches, read_history
 from tasks.run_note import NOTE_TAG, run_note
+from tasks.store import ensure_store
 
 EXPERIMENT = "amopo"
 HISTORY = Path("reports/train/history.jsonl")
@@ -36,6 +38,7 @@ QUALITY = Path("reports/quality")
 MANIFEST_FILE = Path("data/pairs/manifest.parquet")
 """The rows of feedback behind the pairs of a run."""
 EVALUATION = Path("reports/evaluate")
+GUARDRAILS = Path("reports/guardrails/report.json")
 VERSION_TAG = "version"
 """Tag of a run: the version that came out of it."""
 COMMIT_TAG = "commit"
@@ -51,6 +54,7 @@ _PARAM_BATCH = 100
 def reaching_mlflow() -> Iterator[None]:
     """Says where MLflow was looked for, and that nothing is lost, where it does not answer."""
     try:
+        ensure_store(mlflow.get_tracking_uri())
         yield
     except MlflowException as error:
         raise OutsideError(
@@ -153,6 +157,7 @@ def log_results(run_id: str, params: Params, datasets: Mapping[str, str]) -> Non
         client = MlflowClient()
         _log_params(client, run_id, params)
         numbers = json.loads((EVALUATION / "report.json").read_text(encoding="utf-8"))
+        numbers |= _numbers("guardrails", json.loads(GUARDRAILS.read_text(encoding="utf-8")))
         now = _now()
         client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
         client.set_tag(run_id, NOTE_TAG, run_note((EVALUATION / "report.md").read_text(encoding="utf-8")))
@@ -161,6 +166,12 @@ def log_results(run_id: str, params: Params, datasets: Mapping[str, str]) -> Non
             client.log_artifact(run_id, str(file), str(file.parent))
         client.log_artifacts(run_id, str(QUALITY), str(QUALITY))
         client.log_artifact(run_id, str(MANIFEST_FILE), "data")
+
+
+def log_decision(run_id: str, file: Path) -> None:
+    """Keep the verdict with the run, whatever it is."""
+    with reaching_mlflow():
+        MlflowClient().log_artifact(run_id, str(file))
 
 
 def last_runs(count: int = 5) -> list[dict[str, Any]]:

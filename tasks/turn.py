@@ -7,10 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from tasks.errors import OutsideError
 
 TURN = Path(".amopo/turn")
+_held: dict[Path, TextIO] = {}
+"""The lock file while this process has the turn."""
 
 
 @contextmanager
@@ -33,4 +36,14 @@ def own_turn() -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        _held[TURN] = file
+        try:
+            yield
+        finally:
+            del _held[TURN]
+
+
+def give_back() -> None:
+    """Let others have the turn before the block ends, for what only waits from here on."""
+    if file := _held.get(TURN):
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -63,6 +63,9 @@ class PolicyForward:
         self._own_attention = model.config._attn_implementation
         layer = _output_layer(model) if way.tiled_head else None
         self._head = ResponseHead(layer) if layer is not None else None
+        self._tied = _tied_embedding(model) if way.tiled_head else None
+        if self._tied is not None:
+            self._tied.sparse = True
         self._lean = list(gated_layers(model)) if way.packed else []
         for gated in self._lean:
             setattr(gated, "forward", partial(lean_forward, gated))  # noqa: B010 (on the object alone)
@@ -104,6 +107,8 @@ class PolicyForward:
             del gated.forward
         if self._head is not None:
             self._head.detach()
+        if self._tied is not None:
+            self._tied.sparse = False
 
 
 class ResponseHead:
@@ -180,6 +185,17 @@ def _ways(model: PreTrainedModel, max_length: int, device: torch.device) -> list
 def _output_layer(model: PreTrainedModel) -> nn.Linear | None:
     layer = model.get_output_embeddings()
     return layer if type(layer) is nn.Linear else None
+
+
+def _tied_embedding(model: PreTrainedModel) -> nn.Embedding | None:
+    """The embedding whose weight is the output layer's too, on a CPU.
+
+    Its gradient is added to the output layer's, which has every word: the rows that were looked up are enough, where a
+    gradient of every word would have to be made, filled with zeros and gone through. A GPU would have to sort them.
+    """
+    embedding, layer = model.get_input_embeddings(), _output_layer(model)
+    is_tied = isinstance(embedding, nn.Embedding) and layer is not None and embedding.weight is layer.weight
+    return embedding if is_tied and embedding.weight.device.type == "cpu" else None
 
 
 def _looks_away(model: PreTrainedModel, max_length: int) -> bool:

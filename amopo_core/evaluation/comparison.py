@@ -102,6 +102,16 @@ def compare(baseline: Measurement, candidate: Measurement, params: Params, metri
     )
 
 
+def contrast_of(values_ES: Floats, prompt_ids: Sequence[str], params: Params) -> Contrast:
+    """One quantity of two policies on the same examples, shape (E, 2): the baseline's and the candidate's values."""
+    settings = params.evaluation
+    resampled_DS = resampled_means(values_ES, prompt_ids, draws=settings.bootstrap_draws, seed=params.runtime.seed)
+    found = _contrast(values_ES.mean(axis=0), resampled_DS, settings.confidence)
+    if found is None:
+        raise ValueError("an example has no value")
+    return found
+
+
 def mean_values(measurement: Measurement, params: Params, metric: Metric) -> dict[str, float]:
     """The metric's mean in every dimension in which the measurement says anything."""
     names = list(params.dimensions)

@@ -12,11 +12,12 @@ import torch
 from amopo_core.chat import ChatEncoder
 from amopo_core.config import Params
 from amopo_core.data.tables import SCALE, Message, Pair, text_id
+from amopo_core.engine.forward import best_forward
 from amopo_core.errors import UserError
 from amopo_core.evaluation.generation import generate
 from amopo_core.evaluation.judge import Judge
 from amopo_core.evaluation.measurement import Answer, Measurement
-from amopo_core.evaluation.ranking import rank
+from amopo_core.evaluation.ranking import mean_logps, rank
 from amopo_core.policy import Policy, load_policy
 from amopo_core.views import instruction_of_form
 
@@ -31,13 +32,22 @@ def measure_folder(folder: Path, pairs: Sequence[Pair], judge: Judge | None, par
     Raises:
         UserError: the folder is no policy; or as `measure`.
     """
+    log.info("measuring %s", folder)
+    return measure(policy_to_measure(folder, params), pairs, judge, params)
+
+
+def policy_to_measure(folder: Path, params: Params) -> Policy:
+    """The policy of a transformers folder, on a GPU where there is one, else on a CPU that gives the same bytes again.
+
+    Raises:
+        UserError: the folder is no policy.
+    """
     torch.set_num_threads(params.runtime.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.use_deterministic_algorithms(device.type == "cpu")
-    log.info("measuring %s", folder)
     policy = load_policy(folder)
     policy.model.to(device)
-    return measure(policy, pairs, judge, params)
+    return policy
 
 
 def measure(policy: Policy, pairs: Sequence[Pair], judge: Judge | None, params: Params) -> Measurement:
@@ -46,12 +56,42 @@ def measure(policy: Policy, pairs: Sequence[Pair], judge: Judge | None, params: 
     Raises:
         UserError: there is no prompt to answer, a prompt does not fit, or the judge does not score as declared.
     """
+    answers = answer(policy, held_out_prompts(pairs, judge, params), judge, params)
     instruction = instruction_of_form(params.evaluation.prompt_view, params.dimensions)
     encoder = ChatEncoder(policy.tokenizer, params.views.instruction_at)
-    prompts = held_out_prompts(pairs, judge, params)
-    token_ids = _encoded(encoder, prompts, instruction, policy.context, params.evaluation.max_new_tokens)
-    answers = _answers(policy, prompts, token_ids, judge, params)
     return Measurement(rank(policy, encoder, pairs, instruction, params.evaluation.batch_size), answers)
+
+
+def answer(
+    policy: Policy, prompts: Mapping[str, Sequence[Message]], judge: Judge | None, params: Params
+) -> list[Answer]:
+    """The policy's answer to each prompt, by the prompts' ids, with the judge's scores.
+
+    Raises:
+        UserError: a prompt does not fit, or the judge does not score as declared.
+    """
+    settings = params.evaluation
+    generations = generate(
+        policy,
+        prompt_tokens(policy, prompts, params),
+        list(prompts),
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        batch_size=settings.batch_size,
+        seed=params.runtime.seed,
+    )
+    return [
+        Answer(
+            prompt_id=prompt_id,
+            prompt=prompt,
+            response=generation.response,
+            tokens=len(generation.token_ids),
+            ended=generation.ended,
+            repetition=repetition(generation.token_ids),
+            scores=judged_scores(judge, prompt, generation.response, list(params.dimensions)) if judge else None,
+        )
+        for (prompt_id, prompt), generation in zip(prompts.items(), generations, strict=True)
+    ]
 
 
 def held_out_prompts(pairs: Sequence[Pair], judge: Judge | None, params: Params) -> dict[str, Sequence[Message]]:
@@ -95,48 +135,46 @@ def repetition(token_ids: Sequence[int]) -> float:
     return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0
 
 
-def _answers(
-    policy: Policy,
-    prompts: Mapping[str, Sequence[Message]],
-    token_ids: Sequence[list[int]],
-    judge: Judge | None,
-    params: Params,
-) -> list[Answer]:
-    settings = params.evaluation
-    generations = generate(
-        policy,
-        token_ids,
-        list(prompts),
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        batch_size=settings.batch_size,
-        seed=params.runtime.seed,
-    )
-    return [
-        Answer(
-            prompt_id=prompt_id,
-            prompt=prompt,
-            response=generation.response,
-            tokens=len(generation.token_ids),
-            ended=generation.ended,
-            repetition=repetition(generation.token_ids),
-            scores=judged_scores(judge, prompt, generation.response, list(params.dimensions)) if judge else None,
-        )
-        for (prompt_id, prompt), generation in zip(prompts.items(), generations, strict=True)
-    ]
+def prompt_tokens(policy: Policy, prompts: Mapping[str, Sequence[Message]], params: Params) -> list[list[int]]:
+    """Each prompt as the policy is asked, with room for an answer.
 
-
-def _encoded(
-    encoder: ChatEncoder,
-    prompts: Mapping[str, Sequence[Message]],
-    instruction: str | None,
-    context: int,
-    max_new_tokens: int,
-) -> list[list[int]]:
-    encoded = [encoder.prompt(prompt, instruction, context - max_new_tokens) for prompt in prompts.values()]
+    Raises:
+        UserError: a prompt does not fit.
+    """
+    instruction = instruction_of_form(params.evaluation.prompt_view, params.dimensions)
+    encoder, room = ChatEncoder(policy.tokenizer, params.views.instruction_at), params.evaluation.max_new_tokens
+    encoded = [encoder.prompt(prompt, instruction, policy.context - room) for prompt in prompts.values()]
     if any(prompt is None for prompt in encoded):
         raise UserError(
-            f"evaluation.max_new_tokens: {max_new_tokens} leaves no room for a prompt in the policy's context of"
-            f" {context} tokens; lower it"
+            f"evaluation.max_new_tokens: {room} leaves no room for a prompt in the policy's context of"
+            f" {policy.context} tokens; lower it"
         )
     return [prompt.ids for prompt in encoded if prompt is not None]
+
+
+def reference_logps(
+    policy: Policy, prompts: Mapping[str, Sequence[Message]], responses: Sequence[str], params: Params
+) -> list[float]:
+    """Mean log-probability of a given response to each prompt [nats per token].
+
+    Raises:
+        UserError: a prompt with its response does not fit.
+    """
+    encoder = ChatEncoder(policy.tokenizer, params.views.instruction_at)
+    instruction = instruction_of_form(params.evaluation.prompt_view, params.dimensions)
+    said = [encoder.response(response) for response in responses]
+    asked = []
+    for messages, ids in zip(prompts.values(), said, strict=True):
+        prompt = encoder.prompt(messages, instruction, policy.context - len(ids))
+        if prompt is None:
+            raise UserError(
+                f"{params.promotion.regression}: a response of {len(ids)} tokens leaves no room for its prompt in the"
+                f" policy's context of {policy.context} tokens; shorten it: {messages[-1]['content'][:80]!r}"
+            )
+        asked.append(prompt.ids)
+    forward = best_forward(policy.model, policy.context)
+    try:
+        found: list[float] = mean_logps(policy, forward, asked, said, params.evaluation.batch_size).tolist()
+    finally:
+        forward.detach()
+    return found

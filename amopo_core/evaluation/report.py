@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from statistics import fmean
+from dataclasses import asdict
 
 from amopo_core.config import Params
 from amopo_core.evaluation.comparison import JUDGE_SCORE, Comparison, Contrast, available_metrics, mean_values
+from amopo_core.evaluation.health import health
 from amopo_core.evaluation.markdown import cell, comparison_table, table
 from amopo_core.evaluation.measurement import Answer, Measurement
 
@@ -15,27 +15,6 @@ BASE, CANDIDATE = "base", "candidate"
 
 _SAMPLES = 6
 """Prompts whose answers the report shows."""
-
-
-@dataclass(frozen=True)
-class Health:
-    """Whether the answers look like text that somebody wrote: a degenerate policy is seen here first."""
-
-    tokens: float
-    """Mean length of an answer, without the end token [tokens]."""
-    repetition: float
-    """Mean share of an answer's 3-grams that it holds already, 0 to 1."""
-    ended: float
-    """Share of the answers that ended by themselves, 0 to 1."""
-
-
-def health(answers: Sequence[Answer]) -> Health:
-    """The means over the answers, of which there is at least one."""
-    return Health(
-        tokens=fmean(answer.tokens for answer in answers),
-        repetition=fmean(answer.repetition for answer in answers),
-        ended=fmean(answer.ended for answer in answers),
-    )
 
 
 def comparison_numbers(

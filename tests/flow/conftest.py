@@ -54,6 +54,9 @@ evaluation.max_prompts=4
 evaluation.bootstrap_draws=200
 evaluation.confidence=0.8
 promotion.min_test_prompts=1
+promotion.max_kl_base=50
+promotion.max_length_ratio=null
+promotion.max_repetition_rise=null
 promotion.tolerance={json.dumps(dict.fromkeys(DIMENSIONS, 1.0))}
 """
 """The whole pipeline in the smallest form in which training still teaches something."""

@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.types import DataType
 
+from tasks.ledger_state import kept_in
 from tasks.lock import read_lock
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def test_a_first_run_ends_with_a_champion(finished: tuple[Workspace, Finished]) 
     assert demo.code == 0, demo.err
     assert demo.json["promoted"], demo.json["reasons"]
     assert demo.json["against_champion"] is None
-    assert set(demo.json["executed"]) == BEFORE_TRAINING | {"train", "evaluate", "evaluate-champion"}
+    assert set(demo.json["executed"]) == BEFORE_TRAINING | {"train", "evaluate", "evaluate-champion", "guardrails"}
     assert workspace.versions() == {"champion": "1", "challenger": "1"}
     assert "train: step 1/" in demo.err
 
@@ -58,8 +59,15 @@ def test_the_version_names_what_made_it(workspace: Workspace) -> None:
     assert version.tags["data/pairs"] in recorded
     assert version.tags["policy"] in recorded
     assert version.tags["dimensions"] == "helpfulness,correctness,instruction_following"
-    assert version.tags["replaced_champion"] == "none"
     assert version.description.startswith("# AMoPO policy")
+
+
+def test_the_ledger_begins_with_the_first_champion(workspace: Workspace) -> None:
+    [kept] = kept_in(MlflowClient(workspace.store).get_registered_model("amopo").tags)
+
+    assert (kept.number, kept.entry.version, kept.entry.how, kept.done) == (1, "1", "promoted", True)
+    assert "overall reward accuracy" in kept.entry.why
+    assert kept.entry.by.startswith("flow run ")
 
 
 def test_what_was_recorded_is_whole(workspace: Workspace, tmp_path: Path) -> None:
@@ -113,9 +121,30 @@ def test_prefect_keeps_the_report(workspace: Workspace) -> None:
         [(report,)] = server.execute("SELECT data FROM artifact WHERE key = 'retrain-report'").fetchall()
 
     page = json.loads(report)
-    assert page.startswith("# models:/amopo/1: promoted\n\n- ")
+    assert page.startswith("# models:/amopo/1: promoted\n\n| holds | condition |")
     assert (workspace.path / "reports/evaluate/report.md").read_text().partition("![")[0] in page
     assert page.count("](data:image/png;base64,") == 3
+
+
+def test_the_verdict_is_written_down_with_what_it_rests_on(finished: tuple[Workspace, Finished]) -> None:
+    workspace, demo = finished
+    decision = json.loads((workspace.path / "reports/decision.json").read_text())
+    run = workspace.run_of("1")
+    with closing(sqlite3.connect(workspace.path / ".amopo/prefect/prefect.db")) as server:
+        [(page,)] = server.execute("SELECT data FROM artifact WHERE key = 'retrain-report'").fetchall()
+
+    assert (decision["candidate"], decision["champion"], decision["incumbent"]) == ("1", None, "base")
+    assert decision["promote"]
+    assert decision["reasons"] == demo.json["reasons"]
+    assert decision["against_base"] == demo.json["against_base"]
+    held = {condition["name"]: condition["holds"] for condition in decision["conditions"]}
+    assert all(held.values())
+    assert [name for name in held if not name.startswith("dimension/")] == ["prompts", "overall", "kl/base"]
+    assert decision["guardrails"]["kl/base"] == run.data.metrics["guardrails/kl/base"] > 0
+    assert decision["guardrails"]["unmeasured"] == {"champion": "there is no champion yet"}
+    kept = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/decision.json", tracking_uri=workspace.store)
+    assert json.loads(Path(kept).read_text()) == decision
+    assert "| yes | KL divergence from the base" in page
 
 
 def test_the_champion_loads_and_generates(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +168,7 @@ def test_nothing_new_and_nothing_changed_ends_without_training(workspace: Worksp
         "due": False,
         "version": "1",
         "promoted": None,
+        "verdict": "promoted",
         "reasons": [],
         "executed": [],
         "against_base": None,
@@ -176,7 +206,7 @@ def test_a_changed_loss_trains_and_evaluates_while_mlflow_goes_down_and_comes_ba
     server = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port}"}
     mlflow_server = serve(workspace, free_port)
     try:
-        process = workspace.start("retrain", "--json", env=server)
+        process = workspace.start("retrain", "--json", env=server | {"AMOPO_MLFLOW_WAIT": "0"})
         workspace.wait_for_training(process)
     finally:
         stop(mlflow_server)
@@ -195,7 +225,7 @@ def test_a_changed_loss_trains_and_evaluates_while_mlflow_goes_down_and_comes_ba
 
     assert again.code == 0, again.err
     assert again.json["due"]
-    assert again.json["executed"] == ["evaluate-champion"]
+    assert again.json["executed"] == ["evaluate-champion", "guardrails"]
     assert workspace.trained_at() == trained
     assert again.json["against_champion"] is not None
     assert any((tmp_path / "store").rglob("*.dir"))

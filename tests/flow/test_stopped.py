@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pytest
 from mlflow import MlflowClient
+
+from tasks.ledger_state import DONE, Entry, kept_in, key_of
 
 if TYPE_CHECKING:
     from tests.flow.conftest import Finished, Workspace
@@ -38,13 +41,30 @@ class Registry:
     def aliases(self) -> dict[str, str]:
         return {alias: str(number) for alias, number in self.client.get_registered_model("amopo").aliases.items()}
 
-    def stopped(self, champion: str, *lost: str, **tags: str) -> None:
-        """Version 2 without the lost tags, with others, and some version as champion."""
+    def champions(self) -> list[str | None]:
+        """The versions of the ledger's entries."""
+        kept = kept_in(self.client.get_registered_model("amopo").tags)
+        assert all(one.done for one in kept)
+        return [one.entry.version for one in kept]
+
+    def stopped(self, champions: str, *lost: str, alias: str | None = None, **tags: str) -> None:
+        """Version 2 without the lost tags, with others; these champions one after another, the last one served.
+
+        With an alias, the last entry is there and its version is not served yet.
+        """
         for name in set(lost) & set(self.tags()):
             self.client.delete_model_version_tag("amopo", "2", name)
         for name, value in tags.items():
             self.client.set_model_version_tag("amopo", "2", name, value)
-        self.client.set_registered_model_alias("amopo", "champion", champion)
+        for key in self.client.get_registered_model("amopo").tags:
+            self.client.delete_registered_model_tag("amopo", key)
+        for number, champion in enumerate(champions, start=1):
+            entry = Entry(champion, "2026-05-04 10:00:00+00:00", "promoted", "better", "flow run one")
+            key = key_of(number, "00000000")
+            self.client.set_registered_model_tag("amopo", key, json.dumps(asdict(entry)))
+            if alias is None or number < len(champions):
+                self.client.set_registered_model_tag("amopo", key + DONE, entry.at)
+        self.client.set_registered_model_alias("amopo", "champion", alias or champions[-1])
 
 
 def test_status_before_any_run_says_that_there_is_no_champion(fresh: Workspace) -> None:
@@ -55,21 +75,21 @@ def test_status_before_any_run_says_that_there_is_no_champion(fresh: Workspace) 
 
 
 def test_between_decision_and_promotion(workspace: Workspace, second: Registry) -> None:
-    second.stopped("1", *WRITTEN_LAST, "replaced_champion", **DECIDED)
+    second.stopped("1", *WRITTEN_LAST, **DECIDED)
 
     assert_completed(workspace.amopo("retrain", "--json"), second)
 
 
 def test_between_promotion_and_verdict(workspace: Workspace, second: Registry) -> None:
-    """The version is champion already: it is not compared with itself, and remembers whom it replaced."""
-    second.stopped("2", *WRITTEN_LAST, replaced_champion="1", **DECIDED)
+    """The version is champion by the ledger, its alias is not there yet: it is not compared with itself."""
+    second.stopped("12", *WRITTEN_LAST, alias="1", **DECIDED)
 
     assert_completed(workspace.amopo("retrain", "--json"), second)
 
 
 def test_a_decision_against_another_champion_is_made_again(workspace: Workspace, second: Registry) -> None:
     against_nobody = json.dumps({"promote": True, "rival": "none", "reasons": ["out of date"]})
-    second.stopped("1", *WRITTEN_LAST, "replaced_champion", decision=against_nobody)
+    second.stopped("1", *WRITTEN_LAST, decision=against_nobody)
     ended = workspace.amopo("retrain", "--json")
 
     assert ended.code == 0, ended.err
@@ -79,7 +99,7 @@ def test_a_decision_against_another_champion_is_made_again(workspace: Workspace,
 
 def test_between_registration_and_challenger(workspace: Workspace, second: Registry) -> None:
     """What lies about by then is not recorded; what was changed is."""
-    second.stopped("1", *WRITTEN_LAST, "replaced_champion", "decision")
+    second.stopped("1", *WRITTEN_LAST, "decision")
     second.client.delete_registered_model_alias("amopo", "challenger")
     for stray in ("data/my.csv", "models/mine/model.safetensors"):
         (workspace.path / stray).parent.mkdir(exist_ok=True)
@@ -117,5 +137,6 @@ def assert_completed(ended: Finished, second: Registry) -> None:
     assert ended.json["reasons"] == ["said before the stop"]
     assert ended.json["against_champion"] is not None
     assert second.aliases() == {"champion": "2", "challenger": "2"}
-    written = {name: second.tags()[name] for name in ("verdict", "reasons", "replaced_champion")}
-    assert written == {"verdict": "promoted", "reasons": "said before the stop", "replaced_champion": "1"}
+    assert second.champions() == ["1", "2"]
+    written = {name: second.tags()[name] for name in ("verdict", "reasons")}
+    assert written == {"verdict": "promoted", "reasons": "said before the stop"}

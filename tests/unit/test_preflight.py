@@ -18,10 +18,12 @@ def params(tmp_path, monkeypatch):
     (tmp_path / "judge.py").write_text("JUDGE = None\n")
     (tmp_path / "redactor.py").write_text("REDACT = None\n")
     monkeypatch.chdir(tmp_path)
+    Path("regression.jsonl").touch()
     monkeypatch.delenv("AMOPO_LAUNCH", raising=False)
     given = read_params(ROOT / "tests" / "params.yaml")
     sections = {
         "evaluation": given.evaluation.model_copy(update={"judge": "judge.py"}),
+        "promotion": given.promotion.model_copy(update={"regression": "regression.jsonl"}),
         "ingestion": given.ingestion.model_copy(update={"redactor": "redactor.py"}),
     }
     return given.model_copy(update=sections)
@@ -35,6 +37,16 @@ def test_everything_is_there(params, tiny_policy_folder):
 def test_a_judge_that_is_not_there(params):
     Path("judge.py").unlink()
     with pytest.raises(UserError, match=r"evaluation.judge: judge.py is no file"):
+        check_inputs(params)
+
+
+def test_a_regression_set_that_is_not_there_or_cannot_be_measured(params):
+    Path("judge.py").write_text("JUDGE = None", encoding="utf-8")
+    Path("regression.jsonl").write_text('{"prompt": "Why?"}', encoding="utf-8")
+    with pytest.raises(UserError, match=r'regression.jsonl:1: has no "response"'):
+        check_inputs(params)
+    Path("regression.jsonl").unlink()
+    with pytest.raises(UserError, match=r"regression.jsonl:1: cannot be read .*promotion.regression names a file"):
         check_inputs(params)
 
 

@@ -20,7 +20,7 @@ def params() -> Params:
     }
     document["sources"] = {"mine": {"rows": "responses", "scores": {"helpfulness": {"field": "h", "scale": [1, 5]}}}}
     document["runtime"] |= {"seed": 0, "threads": 1}
-    document["promotion"] = {"weights": {}, "tolerance": {}, "min_test_prompts": 2}
+    document["promotion"] |= {"weights": {}, "tolerance": {}, "min_test_prompts": 2}
     document["objective"] |= {"weighting": "gaussian", "fixed_weights": {}}
     document["evaluation"] |= {
         "prompt_view": "plain",

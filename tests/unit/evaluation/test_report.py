@@ -3,10 +3,11 @@ import json
 import pytest
 
 from amopo_core.evaluation.comparison import available_metrics, compare
+from amopo_core.evaluation.health import Health, health
 from amopo_core.evaluation.markdown import cell, table
 from amopo_core.evaluation.measurement import Answer, Measurement, RankedPair
 from amopo_core.evaluation.model_card import model_card
-from amopo_core.evaluation.report import Health, comparison_numbers, health, markdown_report, policy_numbers
+from amopo_core.evaluation.report import comparison_numbers, markdown_report, policy_numbers
 
 TRICKY = "<|end|> | **bold** <b>x</b>\nnext `line`"
 

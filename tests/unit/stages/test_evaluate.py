@@ -1,4 +1,4 @@
-"""The stages evaluate and evaluate-champion as real processes, on policies that know nothing."""
+"""The stages evaluate, evaluate-champion and guardrails as real processes, on policies that know nothing."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from amopo_core.data.tables import Pair, text_id, write_pairs
 from amopo_core.errors import UserError
 from amopo_core.evaluation.measurement import read_measurement
-from amopo_core.stages import evaluate, evaluate_champion
+from amopo_core.stages import evaluate, evaluate_champion, guardrails
 
 TESTS = Path(__file__).parents[2]
 DIMENSIONS = {"help": {"description": "helps", "weight": 1.0}, "true": {"description": "is true", "weight": 1.0}}
@@ -29,6 +29,13 @@ class Judge:
 JUDGE = Judge()
 """
 EVALUATE = {"pairs": "data/pairs", "base": "models/base", "policy": "models/policy"}
+GUARDRAILS = {
+    "answers": "evaluate/candidate.jsonl",
+    "regression": "regression.jsonl",
+    "base": "models/base",
+    "policy": "models/policy",
+    "champion": "models/champion",
+}
 EVALUATE_CHAMPION = {"pairs": "data/pairs", "champion": "models/champion"}
 
 
@@ -43,7 +50,7 @@ class Workspace:
         params["dimensions"] = DIMENSIONS
         params["sources"] = {"web": {"rows": "responses", "scores": {"help": {"field": "help", "scale": [1, 5]}}}}
         params["runtime"] |= {"seed": 0, "threads": 1}
-        params["promotion"] = {"weights": {}, "tolerance": {}, "min_test_prompts": 1}
+        params["promotion"] |= {"weights": {}, "tolerance": {}, "min_test_prompts": 1}
         params["objective"] |= {"weighting": "gaussian", "fixed_weights": {}}
         params["evaluation"] = {
             "judge": "judge.py",
@@ -158,6 +165,85 @@ def test_without_a_judge_the_test_splits_prompts_are_answered(workspace: Workspa
     report = json.loads(Path("report/report.json").read_text(encoding="utf-8"))
     assert not [key for key in report if key.startswith("judge/")]
     assert report["prompts"] == 10
+
+
+def regression_set(*rows: dict[str, Any]) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    Path("regression.jsonl").write_text(f"# what must not get worse\n{lines}", encoding="utf-8")
+
+
+def guarded() -> dict[str, Any]:
+    guardrails.main(arguments(GUARDRAILS, "guardrails"))
+    return json.loads(Path("guardrails/report.json").read_text(encoding="utf-8"))
+
+
+def test_the_guardrails_hold_the_candidate_against_base_and_champion(workspace: Workspace):
+    evaluate.main(arguments(EVALUATE, "evaluate"))
+    regression_set({"prompt": "Where is it?"}, {"prompt": [{"role": "user", "content": "Who said so?"}]})
+    ended = workspace.run("guardrails", GUARDRAILS, "first")
+    assert ended.returncode == 0, ended.stderr
+    report = guarded()
+
+    files = workspace.files("guardrails")
+    assert files == workspace.files("first")
+    assert report["incumbent"] == "champion"
+    assert report["kl/base"] == report["kl/champion"] > 0.001
+    assert report["regression/prompts"] == 2
+    assert {"regression/help/mean", "regression/true/low", "regression/true/high"} <= set(report)
+    rows = [json.loads(line) for line in files["divergence.jsonl"].splitlines()]
+    tokens = sum(row["tokens"] for row in rows)
+    assert report["kl/base"] == pytest.approx(sum(row["base"] for row in rows) / tokens, abs=1e-5)
+    answers = read_measurement(Path("evaluate/candidate.jsonl")).answers
+    assert [row["prompt_id"] for row in rows] == [answer.prompt_id for answer in answers]
+    assert all(row["tokens"] > 0 < row["base"] for row in rows)
+    asked = [json.loads(line) for line in files["regression.jsonl"].splitlines()]
+    assert [row["prompt"][0]["content"] for row in asked] == ["Where is it?", "Who said so?"]
+    assert asked[0]["candidate"]["scores"].keys() == DIMENSIONS.keys()
+
+
+def test_a_candidate_that_is_its_base_has_not_moved(workspace: Workspace):
+    shutil.rmtree("models/policy")
+    shutil.copytree("models/base", "models/policy")
+    evaluate.main(arguments(EVALUATE, "evaluate"))
+    regression_set({"prompt": "Where is it?", "response": "There."})
+    report = guarded()
+
+    assert report["kl/base"] == report["kl/champion"] == 0
+    assert {report[f"regression/{name}/{part}"] for name in DIMENSIONS for part in ("mean", "low", "high")} == {0}
+
+
+def test_without_judge_and_champion_the_reference_responses_are_ranked(workspace: Workspace):
+    Path("judge.py").write_text("JUDGE = None", encoding="utf-8")
+    shutil.rmtree("models/champion")
+    Path("models/champion").mkdir()
+    Path("models/champion/no_champion.json").write_text('{"reason": "this is the first run"}', encoding="utf-8")
+    evaluate.main(arguments(EVALUATE, "evaluate"))
+    regression_set({"prompt": "Where is it?", "response": "There."}, {"prompt": "Who?", "response": "Nobody."})
+    report = guarded()
+
+    assert report["incumbent"] == "base"
+    assert report["unmeasured"] == {"champion": "there is no champion yet"}
+    assert report["regression/unit"] == "nats per token"
+    rows = [json.loads(line) for line in Path("guardrails/regression.jsonl").read_text().splitlines()]
+    gains = [row["candidate"]["reference_logp"] - row["incumbent"]["reference_logp"] for row in rows]
+    assert report["regression/reference_responses/mean"] == pytest.approx(sum(gains) / 2, abs=2e-6)
+
+
+def test_a_champion_of_other_tokens_is_no_measure(workspace: Workspace):
+    path = Path("models/champion/tokenizer.json")
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    evaluate.main(arguments(EVALUATE, "evaluate"))
+    regression_set()
+    report = guarded()
+
+    assert "kl/champion" not in report
+    assert report["unmeasured"] == {"champion": "the champion has other tokens than the candidate"}
+    assert report["kl/base"] > 0
+    assert "regression/prompts" not in report
+    assert Path("guardrails/regression.jsonl").read_text() == ""
 
 
 def missing_policy(workspace: Workspace) -> None:

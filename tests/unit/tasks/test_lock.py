@@ -18,7 +18,7 @@ def test_digests_by_path() -> None:
     assert lock.dependency("train", "data/pairs") == "1.dir"
 
 
-@pytest.mark.parametrize("stage", ["evaluate-champion", "normalize"])
+@pytest.mark.parametrize("stage", ["evaluate-champion", "guardrails", "normalize"])
 def test_what_makes_no_other_policy_does_not_change_the_digest(stage: str) -> None:
     assert Lock({"train": TRAIN}).digest == Lock({"train": TRAIN, stage: {"cmd": "other"}}).digest
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from tasks.errors import OutsideError
-from tasks.turn import own_turn
+from tasks.turn import give_back, own_turn
 
 HOLD = """
 import sys
@@ -43,3 +43,13 @@ def test_a_killed_run_leaves_its_turn(other):
         pass
     with own_turn():  # and so does one that ended
         pass
+
+
+def test_a_turn_that_was_given_back_is_anybodys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with own_turn():
+        give_back()
+        taken = subprocess.run([sys.executable, "-c", HOLD], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    give_back()  # nothing is held any more
+
+    assert taken.stdout == "mine\n", taken.stderr

@@ -1,0 +1,193 @@
+"""Approval by a person: at the command line, on the page of a flow run that pauses, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from amopo_core.errors import UserError
+from flows.environment import DEFAULTS
+from tasks.pause import limit
+from tasks.turn import own_turn
+from tests.flow.promotions import MODEL, Promotions, here_fixture, made_fixture  # noqa: F401 (fixtures)
+
+pytestmark = pytest.mark.flow
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server that stays."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = os.environ | DEFAULTS | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
+    server = subprocess.Popen([sys.executable, "-m", "flows.server_process", str(port)], env=env)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_until(lambda: answers(f"{url}/health"))
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+def waiting_version(here: Promotions, rival: str) -> str:
+    """A version that was found better than `rival` and waits."""
+    decision = json.dumps({"promote": True, "rival": rival, "reasons": ["better"]})
+    source = Path(here.client.get_model_version(MODEL, "2").source)
+    return here.registered(source, verdict="awaiting approval", decision=decision)
+
+
+def test_a_person_says_yes_or_no_to_what_waits(here: Promotions) -> None:
+    first, second = (waiting_version(here, rival="1") for _ in range(2))
+    status = here.amopo("status")
+    which = here.amopo("approve", "--reason", "fine")
+    no = here.amopo("approve", second, "--reject", "--reason", "too long", "--json")
+    yes = here.amopo("approve", "--reason", "fine")
+
+    assert f"amopo approve {first} --reason TEXT" in status.out
+    assert which.code == 2
+    assert f"several versions wait for approval: {first}, {second}; name one" in which.err
+    assert no.json == {"version": second, "approved": False, "note": None}
+    assert here.tags(second)["verdict"] == "rejected"
+    assert json.loads(here.tags(second)["approval"]) == {"verdict": "rejected", "why": "too long", "by": "Ann Example"}
+    assert yes.code == 0, yes.err
+    assert here.served() == first
+    assert here.tags(first)["verdict"] == "promoted"
+    assert here.amopo("history", "--json").json["history"][-1]["how"] == "approved"
+
+
+def test_an_approval_is_refused_where_the_champion_has_changed_since(here: Promotions) -> None:
+    waits = waiting_version(here, rival="none")
+    refused = here.amopo("approve", "--reason", "fine")
+    promoted = here.amopo("promote", waits, "--reason", "compared by hand")
+
+    assert refused.code == 2
+    assert f"version {waits} was found better than the base policy, and version 1 is champion by now" in refused.err
+    assert f"amopo compare 1 {waits}" in refused.err
+    assert promoted.code == 0, promoted.err
+    assert here.tags(waits)["verdict"] == "promoted"
+    assert here.amopo("approve", "--reason", "x").code == 2
+
+
+def test_a_verdict_of_yes_waits_for_a_person_and_the_flow_pauses_where_there_is_a_server(
+    here: Promotions, prefect: str
+) -> None:
+    """Two retrainings, in which nothing is trained: of the parameters only what is evaluated changes."""
+    here.amopo("promote", "2", "--reason", "so that the policy in the folder is better than the champion")
+    here.workspace.env["MLFLOW_TRACKING_URI"] = here.workspace.store
+    alone = here.workspace.amopo("retrain", "--json", "--set", "promotion.approval=human")
+    assert alone.code == 0, alone.err
+    first = alone.json["version"]
+    assert (alone.json["promoted"], alone.json["verdict"]) == (False, "awaiting approval")
+    assert f"models:/amopo/{first} waits for approval: amopo approve {first} --reason TEXT" in alone.err
+    assert "train" not in alone.json["executed"]
+    assert here.served() == "2"
+    assert here.amopo("status", "--json").json["waiting"] == [first]
+
+    started = here.workspace.start(
+        "retrain", "--json", "--set", "evaluation.bootstrap_draws=201", env={"PREFECT_API_URL": prefect}
+    )
+    wait_until(lambda: paused(prefect) or started.poll() is not None)
+    assert started.poll() is None, started.communicate()
+    second = here.amopo("status", "--json").json["waiting"]
+    assert second != [first]
+    assert here.tags(first)["verdict"] == "superseded"
+    with own_turn():  # others may work while a person is waited for
+        pass
+    with temporary_settings({PREFECT_API_URL: prefect}):
+        approved = here.amopo("approve", "--reason", "read twenty answers")
+    out, err = started.communicate()
+
+    assert approved.code == 0, approved.err
+    assert started.returncode == 0, err
+    assert json.loads(out)["verdict"] == "promoted"
+    assert [here.served()] == second
+    assert "waits for approval, for 24 h in this run: answer at http" in err
+    assert states(prefect, "retrain") == ["COMPLETED"]
+
+
+def test_the_answer_on_the_page_or_none_within_the_limit_ends_the_pause(prefect: str) -> None:
+    assert asked_by_form(prefect) == "approve"
+    assert asked_by_form(prefect, hours="0.0005") == "later"
+    assert states(prefect, "asking") == ["COMPLETED", "COMPLETED"]
+
+
+@pytest.mark.parametrize("hours", ["soon", "0", "-1", "nan", "1e9"])
+def test_a_limit_that_is_none_is_refused(hours: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMOPO_APPROVAL_HOURS", hours)
+
+    with pytest.raises(UserError, match=r"AMOPO_APPROVAL_HOURS is .*; expected the hours"):
+        limit()
+
+
+ASKING = """
+from prefect import flow
+from flows.environment import set_defaults
+
+set_defaults()
+from tasks import pause
+
+@flow
+def asking() -> str:
+    return pause.ask("Shall it?").decision
+
+print(asking())
+"""
+
+
+def asked_by_form(url: str, hours: str = "1") -> str:
+    """What a flow gets that asks; answered as Prefect's page does it, where there is time to."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ASKING],
+        env=dict(os.environ)
+        | {"PREFECT_API_URL": url, "AMOPO_APPROVAL_HOURS": hours, "PREFECT_LOGGING_LEVEL": "ERROR"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if hours == "1":
+        wait_until(lambda: paused(url) or process.poll() is not None)
+        [run] = paused(url)
+        answer = {"run_input": {"decision": "approve", "reason": "fine", "name": "Berta"}}
+        assert httpx.post(f"{url}/flow_runs/{run['id']}/resume", json=answer).json()["status"] == "ACCEPT"
+    out, _ = process.communicate()
+    return out.strip().splitlines()[-1]
+
+
+def paused(url: str) -> list[Mapping[str, Any]]:
+    """The flow runs that wait for somebody."""
+    return runs(url, {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}})
+
+
+def states(url: str, flow: str) -> list[str]:
+    return [run["state_type"] for run in runs(url, {"flows": {"name": {"any_": [flow]}}})]
+
+
+def runs(url: str, chosen: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(httpx.post(f"{url}/flow_runs/filter", json=chosen).json())
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(holds: Callable[[], Any]) -> None:
+    """The limit only keeps a failure from waiting for ever."""
+    deadline = time.monotonic() + 300
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,47 @@
+"""MLflow's SQLite store is there whole or not at all, whenever its making is killed."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tasks.store import ensure_store
+
+MAKE = "from tasks.store import ensure_store; ensure_store('sqlite:///mlflow.db')"
+
+
+def test_a_kill_in_the_first_migrations_leaves_nothing_and_the_next_start_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TMPDIR": str(tmp_path / "tmp")}
+    process = subprocess.Popen([sys.executable, "-c", MAKE], env=env, stderr=subprocess.DEVNULL)
+    while not any(path.stat().st_size for path in tmp_path.glob("tmp/*/mlflow.db")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+
+    ensure_store("sqlite:///mlflow.db")
+
+    made = (tmp_path / "mlflow.db").read_bytes()
+    [experiment] = MlflowClient("sqlite:///mlflow.db").search_experiments()
+    assert experiment.artifact_location.endswith(f"{tmp_path.name}/mlruns/0")
+    ensure_store("sqlite:///mlflow.db")
+    assert (tmp_path / "mlflow.db").read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:1", "sqlite://", "sqlite:///:memory:", "postgresql://h/d", "./mlruns"]
+)
+def test_any_other_store_is_mlflows_own(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ensure_store(uri)
+
+    assert not list(tmp_path.iterdir())
