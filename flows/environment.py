@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -25,6 +26,39 @@ DEFAULTS = {
 
 
 def set_defaults() -> None:
-    """Set what is not set; Prefect and MLflow read some of it when they are imported, so call this first."""
-    for name, value in DEFAULTS.items():
+    """Set what is not set; Prefect and MLflow read some of it when they are imported, so call this first.
+
+    The servers of operation.yaml come before the defaults and after what the user has set. A mistake in that file is
+    not said here: `require_operation` does, once a command is known.
+    """
+    for name, value in (DEFAULTS | _configured()).items():
         os.environ.setdefault(name, value)
+
+
+def require_operation() -> None:
+    """Refuse an operation.yaml with a mistake: its servers would be passed over in silence.
+
+    Raises:
+        UserError: with file, line and key.
+    """
+    if _is_there():
+        from tasks.operation import read_operation
+
+        read_operation()
+
+
+def _configured() -> dict[str, str]:
+    if not _is_there():
+        return {}
+    from amopo_core.errors import UserError
+    from tasks.operation import read_operation
+
+    try:
+        return read_operation().servers.variables
+    except UserError:
+        return {}
+
+
+def _is_there() -> bool:
+    """Looked at first: what reads the file takes longer to import than `amopo --help` to answer."""
+    return Path("operation.yaml").exists()
