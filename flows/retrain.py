@@ -20,7 +20,9 @@ from tasks.errors import OutsideError
 from tasks.fetch import fetch_sources
 from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
+from tasks.last_retraining import noted
 from tasks.lock import CANDIDATE, read_lock
+from tasks.notification import notify, tell_failure
 from tasks.registry import Version
 from tasks.verdict import Measured, compare_candidate, decide_promotion
 
@@ -41,7 +43,8 @@ class Outcome:
     """None where the version was settled earlier."""
 
 
-@flow(name="retrain")
+@flow(name="retrain", on_failure=[tell_failure])
+@noted()
 def retrain() -> Outcome:
     """Ingest; where anything is due, bring the stages up to date, record, register, decide and promote.
 
@@ -92,6 +95,8 @@ def retrain() -> Outcome:
         create_markdown_artifact(REPORT.read_text(encoding="utf-8"), key="retrain-report")
         create_markdown_artifact(quality_verdict(), key="feedback-quality")
         registry.settle(version, verdict, rival)
+    became = "is champion now" if verdict.promote else "was not promoted"
+    notify("promotion" if verdict.promote else "verdict", f"{version.uri} {became}", "\n".join(verdict.reasons))
     return Outcome(version, executed(runs), measured, verdict)
 
 
