@@ -15,9 +15,10 @@ import click
 from amopo_core.errors import UserError
 from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE, disk_failure
 from flows.data_commands import data
-from flows.environment import set_defaults
+from flows.environment import require_operation, set_defaults
 from flows.output import json_option, print_json
 from flows.reproduction import reproduce
+from flows.serving import serve, trigger
 from flows.usage import usage
 from tasks.errors import OutsideError
 from tasks.turn import own_turn
@@ -64,10 +65,13 @@ def cli() -> None:
 
     Run in the project's root. Example: amopo demo
     """
+    require_operation()
 
 
 cli.add_command(data)
 cli.add_command(reproduce)
+cli.add_command(serve)
+cli.add_command(trigger)
 
 
 @cli.command()
@@ -138,8 +142,9 @@ def ingest(path: Path | None, source: str, dry_run: bool, as_json: bool) -> None
 @click.option(
     "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change params.yaml first; repeatable."
 )
+@click.option("--wait", is_flag=True, help="Wait for another run at work here, instead of ending with 1.")
 @json_option
-def retrain(assignments: tuple[str, ...], as_json: bool) -> None:
+def retrain(assignments: tuple[str, ...], wait: bool, as_json: bool) -> None:
     """Take the inbox; where anything is new or changed: train, evaluate, register, and promote what is better.
 
     Example: amopo retrain --set objective.beta=1.0
@@ -150,7 +155,7 @@ def retrain(assignments: tuple[str, ...], as_json: bool) -> None:
 
     git.require_workspace()
     ranks_of(launch_file())  # refused before anything is written
-    with own_turn():
+    with own_turn(wait=_say if wait else None):
         override(PARAMS_FILE, assignments)
         _run_flow(as_json)
 
@@ -267,6 +272,10 @@ def _require_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _said(message: str, code: int) -> int:
