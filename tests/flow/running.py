@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ class Up:
         """The process of each server, by name; MLflow's has one below it that does the work."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
-            line = " ".join(child.cmdline())
-            found["Prefect" if "prefect_process" in line else "MLflow" if "mlflow server" in line else line] = child
+            with suppress(psutil.NoSuchProcess):  # a killed one that nobody has waited for yet
+                line = " ".join(child.cmdline())
+                found["Prefect" if "prefect_process" in line else "MLflow" if "mlflow server" in line else line] = child
         return found
 
     def ended(self) -> tuple[int, str]:

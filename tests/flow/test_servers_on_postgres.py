@@ -98,15 +98,14 @@ def test_a_run_survives_that_connections_are_cut(here: Workspace, up: Up, postgr
 
 
 def test_a_promotion_and_a_rollback_go_through_them(here: Workspace, up: Up) -> None:
-    """By MLflow's alias: `amopo promote 2 --reason ...` and `amopo rollback` belong here."""
-    client = MlflowClient(up.said["mlflow"])
-    before = here.versions()["champion"]
-    other = {"1": "2", "2": "1"}[str(before)]
+    before = str(here.versions()["champion"])
+    other = {"1": "2", "2": "1"}[before]
 
-    client.set_registered_model_alias("amopo", "champion", other)
+    assert json_of(here.amopo("promote", other, "--reason", "a test", "--json"))["champion"] == other
     assert here.versions()["champion"] == other
-    client.set_registered_model_alias("amopo", "champion", str(before))
-    assert here.versions()["champion"] == before
+    assert json_of(here.amopo("rollback", "--reason", "the test is over", "--json"))["champion"] == before
+    client = MlflowClient(up.said["mlflow"])
+    assert str(client.get_model_version_by_alias("amopo", "champion").version) == before
 
 
 def test_a_killed_supervisor_leaves_no_process_and_no_second_store(here: Workspace, up: Up) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import sqlite3
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from tests.flow.browser import Page, browser, needs_chromium
-from tests.flow.running import Up, assert_none_left, json_of, start_up
+from tests.flow.running import Up, assert_none_left, start_up
 
 if TYPE_CHECKING:
     from tests.flow.conftest import Workspace
@@ -64,13 +65,6 @@ def test_what_was_there_before_is_found_without_an_export(workspace: Workspace, 
     assert up.said["environment"]["PREFECT_API_URL"] == f"{up.said['prefect']}/api"
 
 
-def test_what_is_set_comes_before_what_runs(workspace: Workspace, up: Up) -> None:
-    nowhere = {"MLFLOW_TRACKING_URI": "sqlite:///elsewhere.db"}
-
-    assert json_of(workspace.amopo("status", "--json", env=nowhere))["champion"] is None
-    (workspace.path / "elsewhere.db").unlink()
-
-
 def test_a_second_one_is_refused_and_names_the_first(workspace: Workspace, up: Up) -> None:
     second = workspace.amopo("up")
 
@@ -113,11 +107,10 @@ def test_the_version_has_its_card_its_tags_and_its_reasons(page: Page, workspace
 def test_the_run_has_its_report_its_numbers_and_pictures(page: Page, workspace: Workspace, up: Up) -> None:
     run = workspace.run_of("1").info
     place = f"{up.said['mlflow']}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
-    text = page.open(place, until="Parameters")
+    text = page.open(place, until="Overall reward accuracy on ")
     picture = "reports/evaluate/dimensions.png"
     files = page.open(f"{place}/artifacts/{picture}", until="report.md")
 
-    assert "Overall reward accuracy on " in text
     assert "rewards/accuracies/all_dimensions" in text
     assert "dimensions.png" in files
     assert picture in page.pictures()
@@ -169,6 +162,19 @@ def test_sigterm_ends_all_of_them_well(workspace: Workspace, up: Up, champion: s
     assert "Traceback" not in err
     assert_none_left(workspace)
     assert workspace.versions()["champion"] == champion
+
+
+def test_ui_opens_mlflow_alone_until_ctrl_c(workspace: Workspace) -> None:
+    process = workspace.start("ui", "--port", "0", "--json")
+    assert process.stdout is not None
+    said = json.loads("".join(process.stdout.readline() for _ in range(3)))
+    assert answers(f"{said['mlflow']}/health")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert_none_left(workspace)
 
 
 def asked(up: Up, what: str, wanted: dict[str, Any]) -> list[dict[str, Any]]:
