@@ -55,6 +55,8 @@ def wait_for_approval(version: Version, verdict: Verdict) -> str:
     from amopo_core.errors import UserError
     from flows.server import is_lasting
     from tasks import approval, pause
+    from tasks.notification import notify
+    from tasks.settlement import PROMOTED
     from tasks.turn import give_back
 
     log, command = get_run_logger(), f"amopo approve {version.number} --reason TEXT"
@@ -67,7 +69,12 @@ def wait_for_approval(version: Version, verdict: Verdict) -> str:
         approval.wait_on(version, str(flow_run.id))
         where = f"answer at {flow_run.ui_url}, or {command}"
         log.info("%s waits for approval, for %g h in this run: %s", version.uri, hours, where)
-        return approval.take(version, pause.ask(approval.question(version, verdict.reasons)))
+        answer = pause.ask(approval.question(version, verdict.reasons))
+        standing = approval.take(version, answer)
+        if answer.decision != "later":  # `amopo approve` tells of its own answers
+            said = f"{version.uri}: {standing}", f"{answer.reason} ({answer.name})"
+            notify("promotion" if standing == PROMOTED else "verdict", *said)
+        return standing
     except (UserError, OutsideError) as error:
         log.warning("the approval of %s had no effect: %s", version.uri, error)
         return approval.standing(version)

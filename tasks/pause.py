@@ -1,19 +1,30 @@
-"""Prefect's pause: a flow run that waits for a person's answer to a form on its page."""
+"""Prefect's pause: a flow run that waits for a person's answer to a form on its page, and stands in nobody's way."""
 
 from __future__ import annotations
 
 import math
 import os
-from threading import Timer
+import time
+from datetime import UTC, datetime
+from threading import Event, Thread
 from typing import Literal
 from uuid import UUID
 
 import httpx
 from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import FlowPauseTimeout, PrefectException
 from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
@@ -54,15 +65,16 @@ def limit() -> float:
 
 
 def ask(description: str) -> Answer:
-    """The answer to the form on this flow run's page; `later` where none came within the limit, or Prefect is gone.
+    """The answer to the form on this flow run's page.
+
+    `later` where none came within the limit, where the next run of the deployment is due, which a served run would keep
+    from starting, or where Prefect is gone.
 
     Args:
         description: what the page says above the form, in Markdown.
     """
-    seconds = limit() * 3600
-    timer = Timer(seconds, wake, [str(flow_run.id)])
-    timer.daemon = True
-    timer.start()
+    seconds, over = limit() * 3600, Event()
+    Thread(target=_end_in_time, args=(str(flow_run.id), deployment.id, seconds, over), daemon=True).start()
     try:
         form = Answer.with_initial_data(description=description)
         return pause_flow_run(wait_for_input=form, timeout=math.ceil(seconds) + _SPARE, poll_interval=_POLL)
@@ -72,7 +84,23 @@ def ask(description: str) -> Answer:
         get_run_logger().warning("Prefect's server does not answer any more (%s): nobody is waited for", error)
         return Answer()
     finally:
-        timer.cancel()
+        over.set()
+
+
+def is_due(deployment_id: str | None) -> bool:
+    """Whether a run of the deployment should have begun by now; False for a run that belongs to none."""
+    if deployment_id is None:
+        return False
+    late = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment_id)]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),  # type: ignore[arg-type]
+    )
+    try:
+        with get_client(sync_client=True) as client:
+            return bool(client.read_flow_runs(flow_run_filter=late, limit=1))
+    except httpx.HTTPError:
+        return False
 
 
 def wake(run_id: str) -> bool:
@@ -84,3 +112,11 @@ def wake(run_id: str) -> bool:
     except (PrefectException, RuntimeError, httpx.HTTPError):
         return False
     return True
+
+
+def _end_in_time(run_id: str, deployment_id: str | None, seconds: float, over: Event) -> None:
+    """End the pause when its time is up, or when somebody else's has come."""
+    deadline = time.monotonic() + seconds
+    while not over.wait(min(_POLL, max(1.0, deadline - time.monotonic()))):
+        if (time.monotonic() >= deadline or is_due(deployment_id)) and wake(run_id):
+            return

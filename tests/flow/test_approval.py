@@ -13,10 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from amopo_core.errors import UserError
-from tasks.pause import limit
+from tasks.pause import is_due, limit
 from tasks.ports import free_port
 from tasks.prefect_server import api_url, prefect_database, prefect_server
 from tasks.service import Running
@@ -119,6 +120,19 @@ def test_the_answer_on_the_page_or_none_within_the_limit_ends_the_pause(prefect:
     assert asked_by_form(prefect) == "approve"
     assert asked_by_form(prefect, hours="0.0005") == "later"
     assert states(prefect, "asking") == ["COMPLETED", "COMPLETED"]
+
+
+def test_a_pause_stands_in_the_way_of_the_next_run_of_its_deployment_alone(prefect: str) -> None:
+    with temporary_settings({PREFECT_API_URL: prefect}), get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name("served")
+        served, other = (client.create_deployment(flow, name) for name in ("served", "other"))
+        before = is_due(str(served))
+        client.create_flow_run_from_deployment(served)
+
+        assert not before
+        assert is_due(str(served))
+        assert not is_due(str(other))
+        assert not is_due(None)
 
 
 @pytest.mark.parametrize("hours", ["soon", "0", "-1", "nan", "1e9"])
