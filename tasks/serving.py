@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,8 @@ class Service:
             watching = asyncio.create_task(self._watch(client, deployment_id, over))
             ending = asyncio.create_task(self._end.wait())
             ready()
-            await asyncio.wait({running, watching, ending}, return_when=asyncio.FIRST_COMPLETED)
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # the runner prints tracebacks
+                await asyncio.wait({running, watching, ending}, return_when=asyncio.FIRST_COMPLETED)
             ending.cancel()
             over.set()  # a cancellation can get lost in `wait_for`
             adopt_orphans()  # from here on: what a run leaves when it is ended by force is waited for
