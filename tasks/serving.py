@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
@@ -45,6 +46,13 @@ def alive_until() -> datetime | None:
     return datetime.fromtimestamp(SERVING.stat().st_mtime, UTC) if SERVING.exists() else None
 
 
+def _innermost(error: BaseException) -> BaseException:
+    """What task groups have wrapped."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class _Runner(Runner):
     """Prefect's runner, of which the service decides when it ends: its own way exits half-way through."""
 
@@ -65,6 +73,7 @@ class Service:
         self._watcher = Watcher(operation.watch, time.time())
         self._lookout = Lookout()
         self._problems: tuple[str, ...] = ()
+        self._is_away = False
         self._end = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -84,6 +93,9 @@ class Service:
             last_alive: when this workspace was last served: schedules that were missed since become one start.
         """
         self._loop = asyncio.get_running_loop()
+        # the runner's own loose ends, where its server goes away: a line, not a traceback
+        self._loop.set_exception_handler(lambda _loop, context: self._say(f"Prefect: {context['message']:.160}"))
+        warnings.filterwarnings("ignore", "coroutine 'Runner")
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._end.set)
         is_ready = False
@@ -91,7 +103,7 @@ class Service:
         def now_ready() -> None:
             nonlocal is_ready
             self._say("serving again") if is_ready else ready()
-            is_ready = True
+            is_ready, self._is_away = True, False
 
         while not self._end.is_set():
             try:
@@ -99,7 +111,9 @@ class Service:
             except _OUTAGE as error:
                 if not is_ready:
                     raise
-                self._say(f"Prefect's server has gone ({error!r:.200}); trying again until it is back")
+                if not self._is_away:
+                    self._say(f"Prefect's server does not answer ({_innermost(error)}); trying until it does")
+                self._is_away = True
                 await self._pause()
                 last_alive = alive_until()
 

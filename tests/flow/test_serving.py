@@ -298,7 +298,7 @@ def test_sigterm_in_training_leaves_nothing_and_the_next_service_goes_on(
     here: Workspace, prefect: PrefectServer, service: Service
 ) -> None:
     before = here.versions()
-    override(here.path / "params.yaml", ["objective.beta=1.25"])
+    override(here.path / "params.yaml", ["objective.beta=1.25", "train.epochs=4"])
     cut_off = prefect.ask_for_run(service.deployment)
     here.wait_for_training(service.process)
     service.process.send_signal(signal.SIGTERM)
