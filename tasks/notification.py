@@ -26,28 +26,34 @@ def notify(event: Event, title: str, text: str) -> None:
 
     No message says more than the name under which an address is kept; the address itself holds secrets.
     """
-    try:
-        wanted = [each for each in read_operation().notifications if {event, _IMPLIED.get(event)} & set(each.events)]
-    except UserError as error:
-        _log().warning("nobody is told of this %s: %s", event, error)
-        return
-    for each in wanted:
-        if (why_not := _failure(each, title, text[:_LONGEST])) is None:
-            _log().info("told %s of this %s", each.name, event)
-        else:
-            _log().warning("%s was not told of this %s: %s", each.name, event, why_not)
+    _tell(event, title, text, _log())
 
 
 def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Prefect's hook for a flow that failed or crashed; Prefect calls it with these very names."""
-    state_name = (state.name or "failed").lower()
-    notify("failure", f"Retraining {flow_run.name} {state_name}", state.message or "no reason was given")
+    from prefect.logging.loggers import flow_run_logger
+
+    title = f"Retraining {flow_run.name} {(state.name or 'failed').lower()}"
+    _tell("failure", title, state.message or "no reason was given", flow_run_logger(flow_run, flow))
 
 
 def unset_addresses() -> list[str]:
     """The environment variables that operation.yaml names and that are not set here."""
     named = [each.url_env for each in read_operation().notifications if each.url_env]
     return [name for name in named if not os.environ.get(name)]
+
+
+def _tell(event: Event, title: str, text: str, log: Any) -> None:
+    try:
+        wanted = [each for each in read_operation().notifications if {event, _IMPLIED.get(event)} & set(each.events)]
+    except UserError as error:
+        log.warning("nobody is told of this %s: %s", event, error)
+        return
+    for each in wanted:
+        if (why_not := _failure(each, title, text[:_LONGEST])) is None:
+            log.info("told %s of this %s", each.name, event)
+        else:
+            log.warning("%s was not told of this %s: %s", each.name, event, why_not)
 
 
 def _failure(target: Notification, title: str, text: str) -> str | None:

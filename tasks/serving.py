@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,13 @@ def alive_until() -> datetime | None:
     return datetime.fromtimestamp(SERVING.stat().st_mtime, UTC) if SERVING.exists() else None
 
 
+def _innermost(error: BaseException) -> BaseException:
+    """What task groups have wrapped."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class _Runner(Runner):
     """Prefect's runner, of which the service decides when it ends: its own way exits half-way through."""
 
@@ -64,6 +73,7 @@ class Service:
         self._watcher = Watcher(operation.watch, time.time())
         self._lookout = Lookout()
         self._problems: tuple[str, ...] = ()
+        self._is_away = False
         self._end = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -83,6 +93,9 @@ class Service:
             last_alive: when this workspace was last served: schedules that were missed since become one start.
         """
         self._loop = asyncio.get_running_loop()
+        # the runner's own loose ends, where its server goes away: a line, not a traceback
+        self._loop.set_exception_handler(lambda _loop, context: self._say(f"Prefect: {context['message']:.160}"))
+        warnings.filterwarnings("ignore", "coroutine 'Runner")
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._end.set)
         is_ready = False
@@ -90,7 +103,7 @@ class Service:
         def now_ready() -> None:
             nonlocal is_ready
             self._say("serving again") if is_ready else ready()
-            is_ready = True
+            is_ready, self._is_away = True, False
 
         while not self._end.is_set():
             try:
@@ -98,7 +111,9 @@ class Service:
             except _OUTAGE as error:
                 if not is_ready:
                     raise
-                self._say(f"Prefect's server has gone ({error!r:.200}); trying again until it is back")
+                if not self._is_away:
+                    self._say(f"Prefect's server does not answer ({_innermost(error)}); trying until it does")
+                self._is_away = True
                 await self._pause()
                 last_alive = alive_until()
 
@@ -113,7 +128,8 @@ class Service:
             watching = asyncio.create_task(self._watch(client, deployment_id, over))
             ending = asyncio.create_task(self._end.wait())
             ready()
-            await asyncio.wait({running, watching, ending}, return_when=asyncio.FIRST_COMPLETED)
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # the runner prints tracebacks
+                await asyncio.wait({running, watching, ending}, return_when=asyncio.FIRST_COMPLETED)
             ending.cancel()
             over.set()  # a cancellation can get lost in `wait_for`
             adopt_orphans()  # from here on: what a run leaves when it is ended by force is waited for

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import polars
 import pytest
 
 from amopo_core.params_file import override
@@ -152,21 +154,6 @@ def test_what_the_settings_say_makes_nothing_due_and_moves_no_digest(here: Works
     assert (here.path / "dvc.lock").read_bytes() == lock
 
 
-def test_the_settings_name_the_servers_and_the_environment_comes_first(here: Workspace) -> None:
-    path = here.path / "operation.yaml"
-    text = path.read_text()
-    path.write_text(text.replace("servers: {", "servers: {mlflow_tracking_uri: 'http://127.0.0.1:1', "))
-    try:
-        elsewhere = here.amopo("status", "--json")
-        first = here.amopo("status", "--json", env={"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"})
-    finally:
-        path.write_text(text)
-
-    assert elsewhere.code == 1
-    assert "MLflow at http://127.0.0.1:1 did not do what was asked" in elsewhere.err
-    assert first.json["champion"] is not None
-
-
 def test_a_mistake_in_the_settings_is_refused_by_every_command(here: Workspace) -> None:
     path = here.path / "operation.yaml"
     text = path.read_text()
@@ -189,47 +176,47 @@ def test_without_a_server_it_says_how_to_start_one(fresh: Workspace, url: str, c
     assert "Traceback" not in ended.err
 
 
-def test_a_killed_server_takes_its_run_along_and_what_was_missed_becomes_one(
-    here: Workspace, prefect: PrefectServer, hook: ThreadingHTTPServer
-) -> None:
+@dataclass
+class Service:
+    """An `amopo serve` at work, and what the one before it, which was killed, has left."""
+
+    process: subprocess.Popen[str]
+    deployment: str
+    cut_off: str
+    missed: list[str]
+
+
+@pytest.fixture(scope="module")
+def service(here: Workspace, prefect: PrefectServer) -> Iterator[Service]:
+    """The service for all that follows: each takes seconds to start."""
     with turn_held(here) as holder:
-        with served(here) as process:
+        with served(here) as killed:
             name = name_of(here)
-            at_work = prefect.ask_for_run(name)
-            prefect.logged(at_work, f"waiting until the run of process {holder} has ended")
-            second = here.amopo("serve")
-            process.kill()
-            process.communicate()
+            cut_off = prefect.ask_for_run(name)
+            prefect.logged(cut_off, f"waiting until the run of process {holder} has ended")
+            killed.kill()
+            killed.communicate()
         until(lambda: [each.pid for each in here.processes()] == [holder])
         missed = [prefect.ask_for_run(name) for _ in range(3)]
-    process = here.start("serve")
-    last = prefect.ended(missed[-1])
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate()
+    with served(here) as process:
+        yield Service(process, name, cut_off, missed)
 
-    assert second.code == 1
-    assert "another amopo serve is at work in this folder" in second.err
-    assert prefect.state(at_work)["type"] == "CRASHED"
-    assert hook.got[0]["title"].endswith(" crashed")  # type: ignore[attr-defined]
-    assert {prefect.state(run)["name"] for run in missed[:-1]} == {"Skipped"}
+
+def test_what_was_missed_while_nobody_served_becomes_one(
+    prefect: PrefectServer, service: Service, hook: ThreadingHTTPServer
+) -> None:
+    last = prefect.ended(service.missed[-1])
+
+    assert prefect.state(service.cut_off)["type"] == "CRASHED"
+    assert told(hook)[0]["title"].endswith(" crashed")
+    assert {prefect.state(run)["name"] for run in service.missed[:-1]} == {"Skipped"}
     assert last["type"] == "COMPLETED"
     assert last["message"].startswith("nothing new: models:/amopo/")
-    assert "missed while nobody served: 3; one retraining makes up for it" in err
-    assert process.returncode == 0
-    none_left(here)
 
 
-@pytest.fixture
-def serving(here: Workspace) -> Iterator[str]:
-    """The deployment of a service at work."""
-    with served(here):
-        yield name_of(here)
-
-
-def test_every_schedule_makes_runs_in_its_own_time_zone(prefect: PrefectServer, serving: str) -> None:
+def test_every_schedule_makes_runs_in_its_own_time_zone(prefect: PrefectServer, service: Service) -> None:
     """Tokyo is nine hours ahead of UTC all year; the other zone has summer time."""
-    runs = until(lambda: [run for run in prefect.runs() if run["auto_scheduled"]])
-    times = {run["parameters"]["reason"]: datetime.fromisoformat(run["expected_start_time"]) for run in runs}
+    times = until(lambda: found if len(found := scheduled_times(prefect)) == 2 else None)
     [tokyo, new_york] = sorted(times, key=len)
 
     assert tokyo == f"the schedule 0 {AFTERNOON.hour} * * * Asia/Tokyo"
@@ -237,131 +224,147 @@ def test_every_schedule_makes_runs_in_its_own_time_zone(prefect: PrefectServer, 
     assert times[new_york].astimezone(ZoneInfo("America/New_York")).hour == AFTERNOON.hour
 
 
-def test_feedback_an_event_and_turns(here: Workspace, prefect: PrefectServer, serving: str) -> None:
-    """One service for all of it: it takes seconds to start."""
-    known = {run["id"] for run in prefect.runs()}
+def test_a_second_service_of_the_folder_is_refused(here: Workspace, service: Service) -> None:
+    second = here.amopo("serve")
 
-    def new_run() -> str:
-        [run] = until(
-            lambda: [run["id"] for run in prefect.runs() if run["id"] not in known and run["auto_scheduled"] is False]
-        )
-        known.add(run)
-        return str(run)
-
-    # rows that are known already: enough to start one, not enough to train again
-    basket = here.path / "data/inbox/ratings"
-    basket.mkdir(exist_ok=True)
-    [batch, *_] = sorted((here.path / "data/feedback/ratings").glob("*.parquet"))
-    rows = subprocess.run(
-        [sys.executable, "-c", f"import polars; print('\\n'.join(polars.read_parquet({str(batch)!r})['row']))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    (basket / "again.jsonl").write_text(rows)
-    by_rows = new_run()
-    assert prefect.ended(by_rows)["message"].startswith("nothing new")
-    assert "started because of 120 new rows, at least 100 asked for" in prefect.log(by_rows)
-    assert not (basket / "again.jsonl").exists()
-
-    # an event while somebody is at work: it waits, and who comes by hand is refused
-    with turn_held(here) as holder:
-        sent = here.amopo("trigger", "--reason", "because I say so", "--json")
-        assert sent.code == 0, sent.err
-        by_event = new_run()
-        prefect.logged(by_event, f"waiting until the run of process {holder} has ended")
-        by_hand = here.amopo("retrain")
-    assert by_hand.code == 1
-    assert f"another run is at work in this folder (process {holder})" in by_hand.err
-    assert prefect.ended(by_event)["type"] == "COMPLETED"
-    assert "because I say so" in prefect.log(by_event)
-
-    # the same where who comes second is dropped
-    set_overlap(here, "drop")
-    with turn_held(here) as holder:
-        dropped = prefect.ended(prefect.ask_for_run(serving))
-    set_overlap(here, "wait")
-    assert (dropped["type"], dropped["name"]) == ("COMPLETED", "Skipped")
-    assert f"dropped: another run is at work in this folder (process {holder})" in dropped["message"]
+    assert second.code == 1
+    assert f"another amopo serve is at work in this folder (process {service.process.pid})" in second.err
 
 
-def test_who_waits_by_hand_goes_on_afterwards(here: Workspace) -> None:
-    with turn_held(here) as holder:
-        waiting = here.start("retrain", "--wait", "--json")
-        assert waiting.stderr is not None
-        assert waiting.stderr.readline() == f"waiting until the run of process {holder} has ended\n"
-    out, err = waiting.communicate()
+def test_enough_rows_in_the_inbox_start_a_retraining(here: Workspace, prefect: PrefectServer, service: Service) -> None:
+    """Rows that are known already: enough to start one, and nothing to train on."""
+    with new_run(prefect) as found:
+        file = here.path / "data/inbox/ratings/again.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        [batch, *_] = sorted((here.path / "data/feedback/ratings").glob("*.parquet"))
+        file.write_text("".join(f"{row}\n" for row in polars.read_parquet(batch)["row"]))
 
-    assert waiting.returncode == 0, err
-    assert json.loads(out)["due"] is False
+    assert prefect.ended(found())["message"].startswith("nothing new")
+    assert "started because of 120 new rows, at least 100 asked for" in prefect.log(found())
+    assert not file.exists()
 
 
-def test_a_failure_is_told_to_who_wants_to_know(
-    here: Workspace, prefect: PrefectServer, hook: ThreadingHTTPServer
+def test_an_event_starts_one_that_waits_for_its_turn_and_whose_failure_is_told(
+    here: Workspace, prefect: PrefectServer, service: Service, hook: ThreadingHTTPServer
 ) -> None:
     stray = here.path / "data/inbox/stray.jsonl"
     stray.write_text("{}\n")
     hook.got.clear()  # type: ignore[attr-defined]
-    with served(here):
-        run = prefect.ask_for_run(name_of(here))
-        state = prefect.ended(run)
-        until(lambda: len(hook.got) == 2)  # type: ignore[attr-defined]
+    with turn_held(here) as holder:
+        with new_run(prefect) as found:
+            sent = here.amopo("trigger", "--reason", "because I say so", "--json")
+        prefect.logged(found(), f"waiting until the run of process {holder} has ended")
+        by_hand = here.amopo("retrain")
+    ended = prefect.ended(found())
+    until(lambda: len(told(hook)) == 2)
     stray.unlink()
 
-    assert state["type"] == "FAILED"
-    assert "whose feedback is it?" in state["message"]
-    assert [message["title"].endswith(" failed") for message in hook.got] == [True, True]  # type: ignore[attr-defined]
-    assert all("whose feedback is it?" in message["message"] for message in hook.got)  # type: ignore[attr-defined]
-    assert "told HOOK_URL of this failure" in prefect.log(run)
+    assert sent.code == 0, sent.err
+    assert "because I say so" in prefect.log(found())
+    assert by_hand.code == 1
+    assert f"another run is at work in this folder (process {holder})" in by_hand.err
+    assert ended["type"] == "FAILED"
+    for message in told(hook):
+        assert message["title"].endswith(" failed")
+        assert "whose feedback is it?" in message["message"]
+    assert "told HOOK_URL of this failure" in prefect.log(found())
+    assert "told block amopo-hook of this failure" in prefect.log(found())
+
+
+def test_who_comes_second_is_dropped_where_the_settings_say_so(
+    here: Workspace, prefect: PrefectServer, service: Service
+) -> None:
+    set_overlap(here, "drop")
+    with turn_held(here) as holder:
+        dropped = prefect.ended(prefect.ask_for_run(service.deployment))
+    set_overlap(here, "wait")
+
+    assert (dropped["type"], dropped["name"]) == ("COMPLETED", "Skipped")
+    assert f"dropped: another run is at work in this folder (process {holder})" in dropped["message"]
+
+
+def test_by_hand_one_can_wait_too(here: Workspace) -> None:
+    with turn_held(here) as holder:
+        waiting = here.start("retrain", "--wait")
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline() == f"waiting until the run of process {holder} has ended\n"
+        waiting.send_signal(signal.SIGINT)
+        waiting.communicate()
+
+    assert waiting.returncode == 130
 
 
 def test_sigterm_in_training_leaves_nothing_and_the_next_service_goes_on(
-    here: Workspace, prefect: PrefectServer
+    here: Workspace, prefect: PrefectServer, service: Service
 ) -> None:
     before = here.versions()
-    override(here.path / "params.yaml", ["objective.beta=1.25"])
-    with served(here) as process:
-        name = name_of(here)
-        cut_off = prefect.ask_for_run(name)
-        here.wait_for_training(process)
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate()
-    paused = prefect.deployment(name)["paused"]
-    state, left = prefect.state(cut_off), here.processes()
-    between = here.versions()
-    known = {run["id"] for run in prefect.runs()}
-    with served(here):
-        [goes_on] = until(
-            lambda: [run["id"] for run in prefect.runs() if run["id"] not in known and not run["auto_scheduled"]]
-        )
-        resumed = prefect.ended(goes_on)
+    override(here.path / "params.yaml", ["objective.beta=1.25", "train.epochs=4"])
+    cut_off = prefect.ask_for_run(service.deployment)
+    here.wait_for_training(service.process)
+    service.process.send_signal(signal.SIGTERM)
+    _, err = service.process.communicate()
+    left = here.processes()
 
-    assert (process.returncode, paused, state["type"], left) == (0, True, "CANCELLED", []), err
+    assert service.process.returncode == 0, err
+    assert left == []
+    assert "missed while nobody served: 3; one retraining makes up for it" in err
     assert "Traceback" not in err
-    assert between == before
-    assert resumed["type"] == "COMPLETED", resumed
-    assert re.fullmatch(r"models:/amopo/\d+, (not )?promoted", resumed["message"])
-    assert here.versions()["challenger"] not in before.values()
-    assert "started because of a retraining that was cut off" in prefect.log(goes_on)
-    assert "going on from" in prefect.log(goes_on)
+    assert prefect.deployment(service.deployment)["paused"]
+    assert prefect.state(cut_off)["type"] == "CANCELLED"
+    assert here.versions() == before
+    following = here.start("serve")
+    assert following.stderr is not None
+    assert following.stderr.readline().endswith("the last retraining was cut off; going on with it\n")
+    following.send_signal(signal.SIGTERM)
+    following.communicate()
+    none_left(here)
 
 
-def test_a_worker_of_a_work_pool_runs_what_was_deployed(here: Workspace, prefect: PrefectServer) -> None:
-    env = here.env | {
-        "PREFECT_API_URL": prefect.url,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{here.env['PATH']}",
-    }
+def test_a_worker_of_a_work_pool_goes_on_with_it(here: Workspace, prefect: PrefectServer) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{here.env['PATH']}"
+    env = here.env | {"PREFECT_API_URL": prefect.url, "PATH": path}
+    before = here.versions()
 
-    def ran(*arguments: str) -> str:
+    def run(*arguments: str) -> None:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
         done = subprocess.run(command, cwd=here.path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
-    ran("work-pool", "create", "amopo", "--type", "process")
-    ran("deploy", "--all")
-    run = prefect.ask_for_run("retrain/work-pool")
-    ran("worker", "start", "--pool", "amopo", "--run-once")
+    run("work-pool", "create", "amopo", "--type", "process")
+    run("deploy", "--all")
+    asked = prefect.ask_for_run("retrain/work-pool")
+    run("worker", "start", "--pool", "amopo", "--run-once")
+    state = prefect.state(asked)
 
-    assert prefect.state(run)["message"].startswith("nothing new: models:/amopo/"), prefect.state(run)
+    assert state["type"] == "COMPLETED", state
+    assert re.fullmatch(r"models:/amopo/\d+, (not )?promoted", state["message"])
+    assert here.versions()["challenger"] not in before.values()
+    assert "going on from" in prefect.log(asked)
     none_left(here)
+
+
+def scheduled_times(prefect: PrefectServer) -> dict[str, datetime]:
+    """When each schedule is due, by the reason that its runs are given."""
+    runs = [run for run in prefect.runs() if run["auto_scheduled"]]
+    return {run["parameters"]["reason"]: datetime.fromisoformat(run["expected_start_time"]) for run in runs}
+
+
+@contextmanager
+def new_run(prefect: PrefectServer) -> Iterator[Callable[[], str]]:
+    """What finds the one run that the block makes."""
+
+    def asked() -> set[str]:
+        return {run["id"] for run in prefect.runs() if not run["auto_scheduled"]}
+
+    known = asked()
+
+    def found() -> str:
+        [run] = until(lambda: asked() - known)
+        return str(run)
+
+    yield found
+
+
+def told(hook: ThreadingHTTPServer) -> list[dict[str, str]]:
+    """The messages so far."""
+    return list(hook.got)  # type: ignore[attr-defined]
