@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -21,6 +21,7 @@ from amopo_core.config import Params
 from amopo_core.errors import UserError, located
 
 PARAMS_FILE = Path("params.yaml")
+Document = TypeVar("Document", bound=BaseModel)
 
 
 class _NotYaml(Exception):
@@ -37,8 +38,17 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
     Raises:
         UserError: with file, line, key and the line's content for every key that is misspelt, missing or ill-typed.
     """
+    return read_sections(path, Params)
+
+
+def read_sections(path: Path, model: type[Document]) -> Document:
+    """A YAML file of sections as the frozen class that declares them.
+
+    Raises:
+        UserError: as of `read_params`.
+    """
     text = _text(path)
-    return _validated(_parsed(path, text), path, text)
+    return _validated(_parsed(path, text), path, text, model)
 
 
 def override(path: Path, assignments: Sequence[str]) -> Params:
@@ -56,7 +66,7 @@ def override(path: Path, assignments: Sequence[str]) -> Params:
     for assignment in assignments:
         _assign(document, assignment)
     changed = _dumped(document)
-    params = _validated(_parsed(path, changed), path, changed, assignments)
+    params = _validated(_parsed(path, changed), path, changed, Params, assignments)
     if "\r\n" in text:
         changed = changed.replace("\n", "\r\n")
     with replacing(path) as file:
@@ -116,22 +126,30 @@ def _dumped(document: CommentedMap) -> str:
     return buffer.getvalue()
 
 
-def _validated(document: CommentedMap, path: Path, text: str, assignments: Sequence[str] = ()) -> Params:
+def _validated(
+    document: CommentedMap, path: Path, text: str, model: type[Document], assignments: Sequence[str] = ()
+) -> Document:
     try:
-        return Params.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(document, path, text.splitlines(), details, assignments) for details in error.errors()]
+        lines = text.splitlines()
+        problems = [_problem(document, path, lines, details, model, assignments) for details in error.errors()]
         raise UserError("\n".join(problems)) from None
 
 
 def _problem(
-    document: CommentedMap, path: Path, lines: Sequence[str], details: ErrorDetails, assignments: Sequence[str]
+    document: CommentedMap,
+    path: Path,
+    lines: Sequence[str],
+    details: ErrorDetails,
+    model: type[BaseModel],
+    assignments: Sequence[str],
 ) -> str:
     """One line for one mistake: file and line or the assignment, key, what is wrong, what stands there."""
     keys, line = _place(document, (*details["loc"], *details.get("ctx", {}).get("keys", ())))
     said = details["msg"]
     if details["type"] == "extra_forbidden":
-        said = f"no such key{_nearest(keys)}"
+        said = f"no such key{_nearest(model, keys)}"
     if details["type"] == "missing":
         said = "this key is missing"
     for assignment in assignments:
@@ -160,12 +178,12 @@ def _place(document: Any, loc: Sequence[str | int]) -> tuple[list[str], int]:
     return keys, line
 
 
-def _nearest(keys: Sequence[str]) -> str:
+def _nearest(model: type[BaseModel], keys: Sequence[str]) -> str:
     """`; did you mean learning_rate?` where a declared key of the section is spelt nearly the same."""
-    models: list[Any] = [Params]
-    for key in keys[:-1]:
-        models = [inner for model in models for inner in _models(model.model_fields, key)]
-    names = [name for model in models for name in model.model_fields]
+    models: list[Any] = [model]
+    for key in (key for key in keys[:-1] if not key.isdigit()):  # a place in a list
+        models = [inner for outer in models for inner in _models(outer.model_fields, key)]
+    names = [name for known in models for name in known.model_fields]
     near = get_close_matches(str(keys[-1]), names, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

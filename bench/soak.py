@@ -35,7 +35,7 @@ from bench.survival.trial import MARKS, WAYS, Trial, Undisturbed, moved, planned
 from tests.flow.conftest import Workspace, clone, write_ratings
 
 RESULTS = Path("bench/results/soak.json")
-BEFORE = ["train.learning_rate=0.0001"]
+BEFORE = ["train.learning_rate=0.000001"]
 DUE = ["train.learning_rate=0.01", "playground.pretraining_steps=5"]
 """With new feedback, what makes every stage due; the champion before has learnt next to nothing."""
 

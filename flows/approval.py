@@ -27,6 +27,7 @@ def approve(version: str | None, reject: bool, reason: str, as_json: bool) -> No
     Example: amopo approve 4 --reason "read twenty answers, all fine"
     """
     from tasks import approval, git
+    from tasks.notification import notify
     from tasks.person import person
     from tasks.succession import require_reason
 
@@ -34,11 +35,13 @@ def approve(version: str | None, reject: bool, reason: str, as_json: bool) -> No
     require_reason(reason)
     found = approval.require_waiting(version)
     note = (approval.reject if reject else approval.approve)(found, why=reason, by=person())
+    became = "rejected; the champion stays" if reject else "champion now"
+    notify("verdict" if reject else "promotion", f"{found.uri} is {became}", reason)
     if as_json:
         print_json({"version": found.number, "approved": not reject, "note": note})
         return
     say_note(note)
-    click.echo(f"{found.uri} is {'rejected; the champion stays' if reject else 'champion now'}")
+    click.echo(f"{found.uri} is {became}")
 
 
 def wait_for_approval(version: Version, verdict: Verdict) -> str:

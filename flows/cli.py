@@ -16,12 +16,13 @@ from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_E
 from flows.approval import approve
 from flows.comparison import compare
 from flows.data_commands import data
-from flows.environment import set_defaults
+from flows.environment import require_operation, set_defaults
 from flows.export import export
 from flows.history import history
 from flows.output import json_option, print_json
 from flows.promotion import promote, rollback
 from flows.reproduction import reproduce
+from flows.serving import serve, trigger
 from flows.ui import ui
 from flows.up import up
 from flows.usage import usage
@@ -70,6 +71,7 @@ def cli() -> None:
 
     Run in the project's root. Example: amopo demo
     """
+    require_operation()
 
 
 cli.add_command(data)
@@ -82,6 +84,8 @@ cli.add_command(compare)
 cli.add_command(export)
 cli.add_command(ui)
 cli.add_command(up)
+cli.add_command(serve)
+cli.add_command(trigger)
 
 
 @cli.command()
@@ -163,8 +167,9 @@ def ingest(path: Path | None, source: str, dry_run: bool, as_json: bool) -> None
 @click.option(
     "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change params.yaml first; repeatable."
 )
+@click.option("--wait", is_flag=True, help="Wait for another run at work here, instead of ending with 1.")
 @json_option
-def retrain(assignments: tuple[str, ...], as_json: bool) -> None:
+def retrain(assignments: tuple[str, ...], wait: bool, as_json: bool) -> None:
     """Take the inbox; where anything is new or changed: train, evaluate, register, and promote what is better.
 
     Example: amopo retrain --set objective.beta=1.0
@@ -175,7 +180,7 @@ def retrain(assignments: tuple[str, ...], as_json: bool) -> None:
 
     git.require_workspace()
     ranks_of(launch_file())  # refused before anything is written
-    with own_turn():
+    with own_turn(wait=_say if wait else None):
         override(PARAMS_FILE, assignments)
         _run_flow(as_json)
 
@@ -254,6 +259,10 @@ def _run_flow(as_json: bool) -> None:
         print_json(summary.as_json(outcome, usage()))
     else:
         summary.show(outcome, usage(), Console())
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _said(message: str, code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from tasks.servers import environment_here
 
@@ -29,7 +30,37 @@ DEFAULTS = {
 def set_defaults() -> None:
     """Set what is not set; Prefect and MLflow read some of it when they are imported, so call this first.
 
-    The servers that `amopo up` runs in this project come before the defaults.
+    The servers that `amopo up` runs in this project come first, then those of operation.yaml. A mistake in that file is
+    not said here: `require_operation` does, once a command is known.
     """
-    for name, value in (DEFAULTS | dict(environment_here())).items():
+    for name, value in (DEFAULTS | _configured() | dict(environment_here())).items():
         os.environ.setdefault(name, value)
+
+
+def require_operation() -> None:
+    """Refuse an operation.yaml with a mistake: its servers would be passed over in silence.
+
+    Raises:
+        UserError: with file, line and key.
+    """
+    if _is_there():
+        from tasks.operation import read_operation
+
+        read_operation()
+
+
+def _configured() -> dict[str, str]:
+    if not _is_there():
+        return {}
+    from amopo_core.errors import UserError
+    from tasks.operation import read_operation
+
+    try:
+        return read_operation().servers.variables
+    except UserError:
+        return {}
+
+
+def _is_there() -> bool:
+    """Looked at first: what reads the file takes longer to import than `amopo --help` to answer."""
+    return Path("operation.yaml").exists()

@@ -31,7 +31,7 @@ def promote(version: str, reason: str, as_json: bool) -> None:
     succession.require_reason(reason)
     found = registry.named(version)
     trouble = succession.promote(found, why=reason, by=person())
-    _say(found, trouble, as_json=as_json)
+    _say(found, trouble, reason, as_json=as_json)
 
 
 @click.command()
@@ -49,10 +49,13 @@ def rollback(to: str | None, reason: str, as_json: bool) -> None:
     git.require_workspace()
     succession.require_reason(reason)
     target, trouble = succession.roll_back(registry.named(to) if to else None, why=reason, by=person())
-    _say(target, trouble, as_json=as_json)
+    _say(target, trouble, reason, as_json=as_json)
 
 
-def _say(version: Version, trouble: str | None, *, as_json: bool) -> None:
+def _say(version: Version, trouble: str | None, reason: str, *, as_json: bool) -> None:
+    from tasks.notification import notify
+
+    notify("promotion", f"{version.uri} is champion now", reason)
     if as_json:
         print_json({"champion": version.number, "note": trouble})
         return

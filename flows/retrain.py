@@ -20,8 +20,10 @@ from tasks.errors import OutsideError
 from tasks.fetch import fetch_sources
 from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
+from tasks.last_retraining import noted
 from tasks.leftovers import clear_leftovers
 from tasks.lock import CANDIDATE, read_lock
+from tasks.notification import notify, tell_failure
 from tasks.pages import keep_page
 from tasks.registry import Version
 from tasks.report_page import report_page
@@ -47,7 +49,8 @@ class Outcome:
     """The verdict as it is written on the version, a person's answer included; None where it was settled earlier."""
 
 
-@flow(name="retrain")
+@flow(name="retrain", on_failure=[tell_failure])
+@noted()
 def retrain() -> Outcome:
     """Ingest; where anything is due, bring the stages up to date, record, register, decide and promote.
 
@@ -109,6 +112,8 @@ def retrain() -> Outcome:
             approval.supersede(version)
         needs_approval = params.promotion.approval == "human"
         standing = settlement.settle(version, verdict, rival, needs_approval=needs_approval)
+    title, text = f"{version.uri}: {standing}", "\n".join(verdict.reasons)
+    notify("promotion" if standing == settlement.PROMOTED else "verdict", title, text)
     if standing == settlement.AWAITING:
         standing = wait_for_approval(version, verdict)
     return Outcome(version, executed(runs), measured, verdict, standing)

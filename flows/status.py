@@ -28,7 +28,8 @@ def show_status(found: dict[str, Any]) -> None:
     console = Console()
     for alias in (registry.CHAMPION, registry.CHALLENGER):
         version = found[alias]
-        said = f"{version['uri']}  ({version.get('how') or version['verdict']})" if version else "none yet"
+        none = "none is served" if alias == registry.CHAMPION and found["note"] else "none yet"
+        said = f"{version['uri']}  ({version.get('how') or version['verdict']})" if version else none
         console.print(f"{alias:<10}  {said}", highlight=False)
     for number in found["waiting"]:
         said = f"version {number} waits: amopo approve {number} --reason TEXT"

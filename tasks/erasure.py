@@ -23,14 +23,16 @@ from amopo_core.data.segments import Segment, remove_segments_except, segments_o
 from amopo_core.data.tables import Origin
 from tasks.dvc_command import FEEDBACK, add
 from tasks.erased_artifacts import erase_from_artifacts
+from tasks.measurements import KEPT
 from tasks.objects import Objects
 from tasks.records import Records, records_naming
 
 _LEDGER = Path(".amopo/erasing.json")
 """The names of the objects that an erasure removes, until it is complete."""
 _OUTPUTS = (Path("data/normalized"), Path("data/pairs"), Path("data/quarantine"))
-_REPORTS = Path("reports")
-_UNFINISHED = ("data/*.new", "reports/**/*.new", ".amopo/tmp*")
+_SHOWN = (Path("reports"), KEPT)
+"""Where texts are shown, file by file."""
+_UNFINISHED = ("data/*.new", "reports/**/*.new", f"{KEPT}/*.new", ".amopo/tmp*")
 """What killed stages and trials leave: no part of any state, and often nothing that can be looked into."""
 
 
@@ -124,7 +126,7 @@ def _remove_objects(objects: Objects, gone: Erased) -> dict[str, Sequence[str]]:
 def _remove_outputs(gone: Erased) -> list[str]:
     """Remove the stages' folders and reports that hold what goes."""
     folders = [folder for folder in _OUTPUTS if any(_holds(path, gone) for path in folder.rglob("*"))]
-    reports = [path for path in _REPORTS.rglob("*") if _holds(path, gone)]
+    reports = [path for folder in _SHOWN for path in folder.rglob("*") if _holds(path, gone)]
     for folder in folders:
         shutil.rmtree(folder)
     for report in reports:

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 GRACE = 60.0
 """Time between the request to end and the end by force [seconds]."""
@@ -55,6 +58,14 @@ def end_group(process: subprocess.Popen[str], grace: float = GRACE) -> None:
             time.sleep(0.05)
     finally:
         _signal_group(process, signal.SIGKILL)
+
+
+def wait_for_descendants() -> None:
+    """Wait until every process that this one started or adopted has ended; by force after the grace time."""
+    left = psutil.Process().children(recursive=True)
+    for process in psutil.wait_procs(left, timeout=GRACE)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def child_environment() -> dict[str, str]:

@@ -92,7 +92,7 @@ def _promote(version: Version, verdict: Verdict, rival: Version | None, *, needs
         )
     if needs_approval:
         return AWAITING
-    why, by = "; ".join(verdict.reasons), f"flow run {flow_run.name}"
-    ledger.move(version.number, after=state, how="promoted", why=why, by=by)
+    why = "; ".join(sorted(verdict.reasons, key=lambda reason: not reason.startswith("overall")))
+    ledger.move(version.number, after=state, how="promoted", why=why, by=f"flow run {flow_run.name}")
     get_run_logger().info("%s is champion now", version.uri)
     return PROMOTED

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, column, create_engine, or_, select, text
+from sqlalchemy import Connection, Select, bindparam, column, create_engine, func, or_, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import Executable
+from sqlalchemy.sql.elements import TextClause
 
 from amopo_core.config import SqlFetch
 from amopo_core.data.reading import Row, json_value
@@ -54,9 +55,26 @@ def rows(fetch: SqlFetch, since: Any | None) -> Iterator[Row]:
         yield from _checked(fetch.watermark, since, _answers(connection, statement, since))
 
 
+def count_new(fetch: SqlFetch, since: Any | None) -> int | None:
+    """How many rows of the query lie above the watermark, counted by the database; None where no watermark tells.
+
+    Raises:
+        UserError, OutsideError: as of `rows`.
+    """
+    if fetch.watermark is None:
+        return None
+    statement, url = _statement(fetch, since), _url(fetch.url_env)
+    answer = statement.columns(column(fetch.watermark)) if isinstance(statement, TextClause) else statement
+    counted = select(func.count()).select_from(answer.subquery("counted"))  # type: ignore[attr-defined]
+    if since is not None:  # not `>=`: the rows as high as the watermark are known, all but the latest commits
+        counted = counted.where(column(fetch.watermark) > bindparam("watermark"))
+    with _failing_without_credentials(fetch, url), closing(_connection(fetch, url)) as connection:
+        _only_read(connection)
+        return int(connection.execute(counted, {"watermark": since}).scalar_one())
+
+
 def _answers(connection: Connection, statement: Executable, since: Any | None) -> Iterator[Row]:
-    if read_only := _READ_ONLY.get(connection.dialect.name):
-        connection.execute(text(read_only))
+    _only_read(connection)
     result = connection.execution_options(stream_results=True, yield_per=_ROWS_AT_ONCE).execute(
         statement, {"watermark": since}
     )
@@ -65,6 +83,11 @@ def _answers(connection: Connection, statement: Executable, since: Any | None) -
         raise UserError(f"two columns of the query are named {repeated[0]!r}; rename one with AS")
     for number, values in enumerate(result, start=1):
         yield Row(number, dict(zip(names, map(_json, values), strict=True)))
+
+
+def _only_read(connection: Connection) -> None:
+    if read_only := _READ_ONLY.get(connection.dialect.name):
+        connection.execute(text(read_only))
 
 
 def _checked(watermark: str | None, since: Any | None, answers: Iterator[Row]) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -13,34 +13,47 @@ from tasks.errors import OutsideError
 
 TURN = Path(".amopo/turn")
 _held: dict[Path, TextIO] = {}
-"""The lock file while this process has the turn."""
+"""The files that this process holds."""
+
+
+class Taken(OutsideError):
+    """Another process has the turn."""
 
 
 @contextmanager
-def own_turn() -> Iterator[None]:
+def own_turn(wait: Callable[[str], None] | None = None, place: Path = TURN, who: str = "run") -> Iterator[None]:
     """Keeps every other run of this workspace out within the block; the kernel lets go however this process ends.
 
+    Args:
+        wait: gets one line that says for whom this one waits; without it, nobody waits.
+        place: the file that is held.
+        who: what holds it, as a message names it.
+
     Raises:
-        OutsideError: another run is at work here.
+        Taken: another one is at work here, and this one does not wait.
     """
-    TURN.parent.mkdir(exist_ok=True)
-    with TURN.open("a+", encoding="utf-8") as file:
+    place.parent.mkdir(exist_ok=True)
+    with place.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise OutsideError(
-                f"another run is at work in this folder (process {file.read().strip() or 'unknown'});"
-                " wait until it ends, then run the same command again"
-            ) from None
+            holder = f"process {file.read().strip() or 'unknown'}"
+            if wait is None:
+                raise Taken(
+                    f"another {who} is at work in this folder ({holder});"
+                    " wait until it ends, then run the same command again"
+                ) from None
+            wait(f"waiting until the {who} of {holder} has ended")
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        _held[TURN] = file
+        _held[place] = file
         try:
             yield
         finally:
-            del _held[TURN]
+            del _held[place]
 
 
 def give_back() -> None:

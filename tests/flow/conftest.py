@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -193,23 +195,46 @@ def write_ratings(file: Path) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, Finished]]:
-    """A workspace after `amopo demo`, with feedback of its own beside the playground's, and what the command said."""
+    """A workspace after `amopo demo`, with feedback of its own beside the playground's, and what the command said.
+
+    Nobody changes it: what does takes `workspace`.
+    """
     workspace = clone(tmp_path_factory.mktemp("flow") / "workspace")
     write_ratings(workspace.path / "data/inbox/ratings/ratings.jsonl")
     demo = workspace.amopo("demo", "--json")
     yield workspace, demo
+    end(workspace)
+
+
+@pytest.fixture(scope="module")
+def workspace(finished: tuple[Workspace, Finished], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A module's own copy of the workspace in which one run has been promoted."""
+    original, demo = finished
+    assert demo.code == 0, demo.err
+    copy = Workspace(tmp_path_factory.mktemp("copy") / "workspace", original.env)
+    shutil.copytree(original.path, copy.path, symlinks=True)
+    move_artifacts(copy.path / "mlflow.db", str(original.path), str(copy.path))
+    yield copy
+    end(copy)
+
+
+def move_artifacts(store: Path, old: str, new: str) -> None:
+    """Make MLflow's store, which keeps whole paths, name files of the copy."""
+    with closing(sqlite3.connect(store)) as connection, connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            for _, column, kind, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall():
+                if kind.startswith(("VARCHAR", "TEXT")):
+                    changed = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
+                    connection.execute(changed, (old, new, old))
+
+
+def end(workspace: Workspace) -> None:
+    """Refuse that anything works on in the workspace."""
     left = workspace.processes()
     for process in left:
         process.kill()
     assert not left
-
-
-@pytest.fixture(scope="session")
-def workspace(finished: tuple[Workspace, Finished]) -> Workspace:
-    """The workspace in which one run has been promoted."""
-    workspace, demo = finished
-    assert demo.code == 0, demo.err
-    return workspace
 
 
 @pytest.fixture(scope="session")

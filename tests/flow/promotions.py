@@ -77,7 +77,7 @@ def made_fixture(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory)
         noisy = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/1", dst_path=str(folder / "noisy")))
         weights = load_file(noisy / "model/model.safetensors")
         generator = torch.Generator().manual_seed(0)
-        noise = {name: torch.randn(weight.shape, generator=generator) for name, weight in weights.items()}
+        noise = {name: torch.randn(weight.shape, generator=generator) / 50 for name, weight in weights.items()}
         save_file(noise, noisy / "model/model.safetensors", metadata={"format": "pt"})
         promotions.registered(noisy, policy="noise", lock="noise", verdict="not promoted")
         yield promotions

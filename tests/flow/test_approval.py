@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,8 +16,10 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from amopo_core.errors import UserError
-from flows.environment import DEFAULTS
 from tasks.pause import limit
+from tasks.ports import free_port
+from tasks.prefect_server import api_url, prefect_database, prefect_server
+from tasks.service import Running
 from tasks.turn import own_turn
 from tests.flow.promotions import MODEL, Promotions, here_fixture, made_fixture  # noqa: F401 (fixtures)
 
@@ -26,20 +27,16 @@ pytestmark = pytest.mark.flow
 
 
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prefect server that stays."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = os.environ | DEFAULTS | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
-    server = subprocess.Popen([sys.executable, "-m", "flows.server_process", str(port)], env=env)
-    url = f"http://127.0.0.1:{port}/api"
+def prefect(made: Promotions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server that stays, of the workspace and with a database of its own."""
+    port = free_port()
+    store = prefect_database(f"sqlite:///{tmp_path_factory.mktemp('prefect')}/prefect.db", "the test's")
+    server = Running(prefect_server(port, store), print)
     try:
-        wait_until(lambda: answers(f"{url}/health"))
-        yield url
+        server.wait_until_ready(300)
+        yield api_url(port)
     finally:
-        server.kill()
-        server.wait()
+        server.stop()
 
 
 def waiting_version(here: Promotions, rival: str) -> str:
@@ -84,26 +81,26 @@ def test_an_approval_is_refused_where_the_champion_has_changed_since(here: Promo
 def test_a_verdict_of_yes_waits_for_a_person_and_the_flow_pauses_where_there_is_a_server(
     here: Promotions, prefect: str
 ) -> None:
-    """Two retrainings, in which nothing is trained: of the parameters only what is evaluated changes."""
+    """A retraining in which nothing is trained, twice: the second is what follows where the first did not settle."""
     here.amopo("promote", "2", "--reason", "so that the policy in the folder is better than the champion")
+    older = waiting_version(here, rival="2")
     here.workspace.env["MLFLOW_TRACKING_URI"] = here.workspace.store
-    alone = here.workspace.amopo("retrain", "--json", "--set", "promotion.approval=human")
+    human = ("--set", "promotion.approval=human", "--set", "promotion.max_kl_champion=null")
+    alone = here.workspace.amopo("retrain", "--json", *human)
     assert alone.code == 0, alone.err
-    first = alone.json["version"]
+    version = alone.json["version"]
     assert (alone.json["promoted"], alone.json["verdict"]) == (False, "awaiting approval")
-    assert f"models:/amopo/{first} waits for approval: amopo approve {first} --reason TEXT" in alone.err
+    assert f"models:/amopo/{version} waits for approval: amopo approve {version} --reason TEXT" in alone.err
     assert "train" not in alone.json["executed"]
-    assert here.served() == "2"
-    assert here.amopo("status", "--json").json["waiting"] == [first]
+    assert f"version {older} waited for approval and is superseded" in alone.err
+    assert here.tags(older)["verdict"] == "superseded"
+    assert here.amopo("status", "--json").json["waiting"] == [version]
 
-    started = here.workspace.start(
-        "retrain", "--json", "--set", "evaluation.bootstrap_draws=201", env={"PREFECT_API_URL": prefect}
-    )
+    here.client.delete_model_version_tag(MODEL, version, "verdict")
+    started = here.workspace.start("retrain", "--json", env={"PREFECT_API_URL": prefect})
     wait_until(lambda: paused(prefect) or started.poll() is not None)
     assert started.poll() is None, started.communicate()
-    second = here.amopo("status", "--json").json["waiting"]
-    assert second != [first]
-    assert here.tags(first)["verdict"] == "superseded"
+    assert here.served() == "2"
     with own_turn():  # others may work while a person is waited for
         pass
     with temporary_settings({PREFECT_API_URL: prefect}):
@@ -113,7 +110,7 @@ def test_a_verdict_of_yes_waits_for_a_person_and_the_flow_pauses_where_there_is_
     assert approved.code == 0, approved.err
     assert started.returncode == 0, err
     assert json.loads(out)["verdict"] == "promoted"
-    assert [here.served()] == second
+    assert here.served() == version
     assert "waits for approval, for 24 h in this run: answer at http" in err
     assert states(prefect, "retrain") == ["COMPLETED"]
 
@@ -176,13 +173,6 @@ def states(url: str, flow: str) -> list[str]:
 
 def runs(url: str, chosen: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(httpx.post(f"{url}/flow_runs/filter", json=chosen).json())
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
 
 
 def wait_until(holds: Callable[[], Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,9 +196,19 @@ def erased(site: Site) -> tuple[Site, Any]:
     command = ["data", "forget", *rows, "--reason", "asked to", "--erase", "--yes", "--json"]
     batch = site.workspace.path / f"data/feedback/ratings/{site.batch}.parquet"
     before = batch.read_bytes()
+    measurement = site.workspace.path / ".amopo/measurements/of-a-comparison.jsonl"
+    measurement.parent.mkdir()
+    shutil.copy(site.workspace.path / "reports/evaluate/candidate.jsonl", measurement)
     for place in ("workspace/data/normalized", "workspace/.amopo/segments", "workspace/.dvc/cache", "remote"):
         assert any(name.startswith(place) for name in site.holds(SECRET_ANSWER)), place
-    for place in ("workspace/reports", "workspace/mlruns", "workspace/.dvc/cache", "remote"):
+    showing = (
+        "workspace/reports",
+        "workspace/.amopo/measurements",
+        "workspace/mlruns",
+        "workspace/.dvc/cache",
+        "remote",
+    )
+    for place in showing:
         assert any(name.startswith(place) for name in site.holds(SECRET_PROMPT)), place
     leave_unfinished(site)
     kill_when((site.workspace.path / ".amopo/erasing.json").exists, site.workspace.start(*command))

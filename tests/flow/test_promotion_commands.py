@@ -147,6 +147,7 @@ def test_a_lost_alias_is_told_and_mended_and_nobody_forgets_the_champion(here: P
     rival = rival_of(None)
     mended = here.amopo("promote", "1", "--reason", "the alias was deleted")
 
+    assert "champion    none is served" in status.out
     assert "`amopo promote 1 --reason TEXT` gives it back" in status.out
     assert rival is not None
     assert rival.number == "1"

@@ -44,10 +44,9 @@ def ingested_meanwhile(here: Workspace) -> None:
     file = here.path.parent / "later.jsonl"
     file.write_text('{"prompt": "Why?", "response": "So.", "helpfulness": 4, "correctness": 4}\n' * 3)
     before = sorted((here.path / "data/feedback").rglob("*"))
-    for _ in range(2):  # the same file waits once
-        ended = here.amopo("ingest", str(file), "--source", "ratings")
-        assert ended.code == 0, ended.err
-        assert "a run is at work: data/inbox/ratings/later.jsonl waits for the next one" in ended.out
+    ended = here.amopo("ingest", str(file), "--source", "ratings")
+    assert ended.code == 0, ended.err
+    assert "a run is at work: data/inbox/ratings/later.jsonl waits for the next one" in ended.out
     assert sorted((here.path / "data/feedback").rglob("*")) == before
     assert (here.path / "data/inbox/ratings/later.jsonl").read_bytes() == file.read_bytes()
 

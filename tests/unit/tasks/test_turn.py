@@ -53,3 +53,56 @@ def test_a_turn_that_was_given_back_is_anybodys(tmp_path, monkeypatch):
     give_back()  # nothing is held any more
 
     assert taken.stdout == "mine\n", taken.stderr
+
+
+def test_who_waits_says_for_whom_and_then_has_the_turn(other):
+    said = []
+    code = "from tasks.turn import own_turn\nwith own_turn(wait=print): print('mine')"
+    with subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True) as waiting:
+        said.append(waiting.stdout.readline())
+        other.stdin.close()  # the end of the other's work
+        said += waiting.stdout.readlines()
+
+    assert said == [f"waiting until the run of process {other.pid} has ended\n", "mine\n"]
+
+
+def test_of_two_starts_at_the_same_instant_one_works_ten_times(tmp_path, monkeypatch):
+    """Both wait at a gate; whoever works leaves a trace, and looks for the other's."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(10):
+        pair = [
+            subprocess.Popen([sys.executable, "-c", RACE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        for process in pair:
+            assert process.stdout.readline() == "ready\n"
+        for process in pair:
+            process.stdin.close()
+        said = sorted(process.stdout.read() for process in pair)
+        for process in pair:
+            process.wait()
+            process.stdout.close()
+
+        assert said[1] == "worked alone\n"
+        assert said[0].startswith("another run is at work in this folder") or said[0] == "worked alone\n"
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from tasks.errors import OutsideError
+from tasks.turn import own_turn
+
+print("ready", flush=True)
+sys.stdin.read()
+trace = Path("at work")
+try:
+    with own_turn():
+        alone = not trace.exists()
+        trace.touch()
+        time.sleep(0.2)
+        trace.unlink()
+        print("worked alone" if alone else "worked beside another")
+except OutsideError as error:
+    print(error)
+"""
