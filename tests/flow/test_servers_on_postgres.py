@@ -100,7 +100,7 @@ def test_a_promotion_and_a_rollback_go_through_them(here: Workspace, up: Up) -> 
     """The other version is the champion's twin: nothing has to be trained for it."""
     client = MlflowClient(up.said["mlflow"])
     before = client.get_model_version_by_alias("amopo", "champion")
-    twin = {"tags": dict(before.tags), "model_id": before.model_id}
+    twin = {"tags": dict(before.tags), "model_id": before.source.removeprefix("models:/")}
     other = str(client.create_model_version("amopo", before.source, before.run_id, **twin).version)
 
     assert json_of(here.amopo("promote", other, "--reason", "a test", "--json"))["champion"] == other
