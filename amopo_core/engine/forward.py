@@ -65,7 +65,7 @@ class PolicyForward:
         self._head = ResponseHead(layer) if layer is not None else None
         self._tied = _tied_embedding(model) if way.tiled_head else None
         if self._tied is not None:
-            self._tied.sparse = True
+            setattr(self._tied, "forward", partial(_sparse_lookup, self._tied))  # noqa: B010 (on the object alone)
         self._lean = list(gated_layers(model)) if way.packed else []
         for gated in self._lean:
             setattr(gated, "forward", partial(lean_forward, gated))  # noqa: B010 (on the object alone)
@@ -108,7 +108,7 @@ class PolicyForward:
         if self._head is not None:
             self._head.detach()
         if self._tied is not None:
-            self._tied.sparse = False
+            del self._tied.forward
 
 
 class ResponseHead:
@@ -192,10 +192,17 @@ def _tied_embedding(model: PreTrainedModel) -> nn.Embedding | None:
 
     Its gradient is added to the output layer's, which has every word: the rows that were looked up are enough, where a
     gradient of every word would have to be made, filled with zeros and gone through. A GPU would have to sort them.
+    The sum of both is no sparse one, so the module does not say that it gives one: DDP would wait for it.
     """
     embedding, layer = model.get_input_embeddings(), _output_layer(model)
-    is_tied = isinstance(embedding, nn.Embedding) and layer is not None and embedding.weight is layer.weight
-    return embedding if is_tied and embedding.weight.device.type == "cpu" else None
+    if type(embedding) is not nn.Embedding or layer is None or embedding.weight is not layer.weight:
+        return None
+    return embedding if embedding.weight.device.type == "cpu" else None
+
+
+def _sparse_lookup(embedding: nn.Embedding, input_ids: Tensor) -> Tensor:
+    """What the embedding gives, with a gradient of the rows alone."""
+    return nn.functional.embedding(input_ids, embedding.weight, embedding.padding_idx, sparse=True)
 
 
 def _looks_away(model: PreTrainedModel, max_length: int) -> bool:

@@ -52,7 +52,13 @@ class PrefectServer:
         until(lambda: text in self.log(run))
 
     def _got(self, method: str, path: str, body: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=60)
+        """Asked again while the server is busy (503: its SQLite file is locked), as Prefect's own client does."""
+
+        def asked() -> httpx.Response | None:
+            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=60)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        answer = until(lambda: [found] if (found := asked()) is not None else None)[0]
         assert answer.is_success, answer.text
         return answer.json()
 
