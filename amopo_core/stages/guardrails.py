@@ -1,8 +1,7 @@
 """Stage `guardrails`: how far the candidate moved from its base and the champion, and the user's own prompts.
 
-Example: python -m amopo_core.stages.guardrails --answers reports/evaluate/candidate.jsonl
-    --regression data/regression.jsonl --base models/base --policy models/policy --champion models/champion
-    --report reports/guardrails
+Example: python -m amopo_core.stages.guardrails --answers reports/evaluate/candidate.jsonl --base models/base
+    --policy models/policy --champion models/champion --report reports/guardrails
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 from amopo_core.atomic import replacing, write_json
 from amopo_core.stages.command import exit_with, parse_paths
 
-PATHS = ("answers", "regression", "base", "policy", "champion", "report")
+PATHS = ("answers", "base", "policy", "champion", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = parse_paths(__doc__ or "", PATHS, argv)
     params = read_params()
     judge = load_judge(Path(params.evaluation.judge))
-    prompts = read_regression(paths.regression, judged=judge is not None)
+    prompts = read_regression(Path(params.promotion.regression), judged=judge is not None)
     answers = read_measurement(paths.answers).answers
     has_champion = not (paths.champion / "no_champion.json").is_file()
     found = guard(

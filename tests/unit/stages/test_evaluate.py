@@ -31,7 +31,6 @@ JUDGE = Judge()
 EVALUATE = {"pairs": "data/pairs", "base": "models/base", "policy": "models/policy"}
 GUARDRAILS = {
     "answers": "evaluate/candidate.jsonl",
-    "regression": "regression.jsonl",
     "base": "models/base",
     "policy": "models/policy",
     "champion": "models/champion",
@@ -50,7 +49,7 @@ class Workspace:
         params["dimensions"] = DIMENSIONS
         params["sources"] = {"web": {"rows": "responses", "scores": {"help": {"field": "help", "scale": [1, 5]}}}}
         params["runtime"] |= {"seed": 0, "threads": 1}
-        params["promotion"] |= {"weights": {}, "tolerance": {}, "min_test_prompts": 1}
+        params["promotion"] |= {"weights": {}, "tolerance": {}, "min_test_prompts": 1, "regression": "regression.jsonl"}
         params["objective"] |= {"weighting": "gaussian", "fixed_weights": {}}
         params["evaluation"] = {
             "judge": "judge.py",

@@ -32,7 +32,7 @@ PATHS = {
     "base": ("base", "report"),
     "evaluate": ("pairs", "base", "policy", "report"),
     "evaluate_champion": ("pairs", "champion", "report"),
-    "guardrails": ("answers", "regression", "base", "policy", "champion", "report"),
+    "guardrails": ("answers", "base", "policy", "champion", "report"),
 }
 
 
