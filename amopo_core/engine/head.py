@@ -4,8 +4,10 @@ The logits are made tile by tile, summed up, forgotten, and made again for the g
 the hidden states needs no second pass: sum_v p_v weight_v is added up beside the sum of the exponentials. The target's
 part, 1 - p, is kept apart: for a likely token it would be lost in the rounding of the others.
 
-Logits are held in units of log 2 and less a shift, both of which a matrix product does on its way: what is left is
-exp2, by far the cheapest exponential on a CPU, and a sum.
+Logits are held in units of log 2, to which a matrix product brings them on its way: what is left is exp2, by far the
+cheapest exponential on a CPU, and a sum. They are shifted only where the sum of their powers would leave the range of
+its numbers, which is looked for afterwards: probabilities are 2**logit * 2**-lse, and the second factor goes to the
+gradients, of which there are fewer.
 
 Axes: M = positions that predict a response token, H = hidden size, V = vocabulary; a tile is (some of V, some of M).
 """
@@ -22,10 +24,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 CPU_TILE = (512, 1152)
-"""Words and positions of a tile at most: what products are fastest with that caches hold."""
+"""Words, twice as many of 16 bits, and positions of a tile at most: what products are fastest with that caches hold."""
 DEVICE_TILE = (8192, 8192)
 """Words and positions of a tile that keeps an accelerator busy."""
 LOG2_E = 1 / math.log(2)
+PLAIN_RANGE = 100.0
+"""Powers of 2 up to which sums need no shift: far from where float32 and bfloat16 overflow and grow coarse."""
 
 
 def reference_logps(hidden_MH: Tensor, weight_VH: Tensor, target_M: Tensor, bias_V: Tensor | None = None) -> Tensor:
@@ -64,14 +68,10 @@ class _TargetLogps(torch.autograd.Function):
     ) -> Tensor:
         """The logit of the target - log sum exp of all logits."""
         layer = _Layer(hidden_MH, weight_VH, bias_V)
-        target_weight_MH = weight_VH[target_M]
-        logit_M = (hidden_MH.to(layer.wide) * target_weight_MH).sum(-1)
-        logit_M = logit_M.to(hidden_MH.dtype).to(layer.wide)  # rounded like the others, or p could be above 1
-        if bias_V is not None:
-            logit_M += bias_V[target_M]
-        lse_M, others_MH = layer.log_sum_exp(logit_M, target_M, with_others=for_hidden)
-        logps_M = logit_M - lse_M
-        slope_MH = None if others_MH is None else others_MH.neg_().addcmul_(target_weight_MH, -logps_M.expm1()[:, None])
+        logps_M, lse_M, others_MH = layer.log_probabilities(target_M, with_others=for_hidden)
+        slope_MH = None
+        if others_MH is not None:
+            slope_MH = others_MH.neg_().addcmul_(weight_VH[target_M], -logps_M.expm1()[:, None])
         ctx.save_for_backward(hidden_MH, weight_VH, target_M, bias_V, lse_M, logps_M, slope_MH)
         return logps_M
 
@@ -91,71 +91,74 @@ class _TargetLogps(torch.autograd.Function):
 
 
 class _Layer:
-    """An output layer and its input, gone through tile by tile."""
+    """An output layer and its input, gone through tile by tile. Logits and their sums are in units of log 2."""
 
     def __init__(self, hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> None:
         self.hidden_MH, self.weight_VH, self.bias_V = hidden_MH, weight_VH, bias_V
         self.wide = torch.promote_types(hidden_MH.dtype, torch.float32)
-        tile = CPU_TILE if hidden_MH.device.type == "cpu" else DEVICE_TILE
+        tile = _cpu_tile(hidden_MH.dtype) if hidden_MH.device.type == "cpu" else DEVICE_TILE
         self.words, self.places = (
             list(_spans(len(x), step)) for x, step in zip((weight_VH, hidden_MH), tile, strict=True)
         )
-        size = min(tile[0], len(weight_VH)) * min(tile[1], len(hidden_MH))
-        self._room = hidden_MH.new_empty(size, dtype=self.wide)
-        self._narrow_room = self._room if self.wide == hidden_MH.dtype else hidden_MH.new_empty(size)
+        self._tile_size = min(tile[0], len(weight_VH)) * min(tile[1], len(hidden_MH))
+        self._rooms: dict[torch.dtype, Tensor] = {}
 
-    def log_sum_exp(self, logit_M: Tensor, target_M: Tensor, *, with_others: bool) -> tuple[Tensor, Tensor | None]:
-        """The log sum exp of all logits [nats], shape (M,), and sum_v p_v weight_v but for the target, shape (M, H).
+    def log_probabilities(self, target_M: Tensor, *, with_others: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of the targets [nats], shape (M,); the logits' log sum exp, shape (M,); and the others' pull.
 
-        The target's logit is what the others are shifted by: then the sum is 1 or more, and overflows only where
-        another logit is far above, which is looked for afterwards and done with the running maximum. A GPU takes that
-        at once: looking would make the host wait.
+        The last is sum_v p_v weight_v over all words but the target, shape (M, H).
         """
-        if self.hidden_MH.device.type != "cpu":
-            return self._sum(None, target_M, with_others)
-        lse_M, others_MH = self._sum(logit_M, target_M, with_others)
-        far_M = ~(lse_M - logit_M < math.log(torch.finfo(self.hidden_MH.dtype).max) / 2)  # what is no number, too
+        if not self._looks:
+            return self._sums(target_M, with_others, shifted=True)
+        logps_M, lse_M, others_MH = self._sums(target_M, with_others, shifted=False)
+        far_M = self._far(lse_M)
         if far_M.any():
             far = _Layer(self.hidden_MH[far_M], self.weight_VH, self.bias_V)
-            far_lse, far_others = far._sum(None, target_M[far_M], with_others)
-            lse_M[far_M] = far_lse
+            logps_M[far_M], lse_M[far_M], far_others = far._sums(target_M[far_M], with_others, shifted=True)
             if others_MH is not None and far_others is not None:
                 others_MH[far_M] = far_others
-        return lse_M, others_MH
+        return logps_M, lse_M, others_MH
 
     def parameter_gradients(
         self, lse_M: Tensor, grad_M: Tensor, target_M: Tensor, logps_M: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Gradients of sum(grad * logp) by weight and bias."""
-        share_MH = (self.hidden_MH * grad_M[:, None]).to(self.hidden_MH.dtype)
+        shift_M = self._shift(lse_M)
+        scale_M = (-lse_M if shift_M is None else shift_M - lse_M).exp2_()
+        share_M, at_target_M = grad_M * scale_M, logps_M.expm1() / scale_M
+        share_MH = (self.hidden_MH * share_M[:, None]).to(self.hidden_MH.dtype)
         grad_VH = torch.empty_like(self.weight_VH)
         grad_V = None if self.bias_V is None else grad_M.new_zeros(len(self.bias_V))
-        start_M, at_target_M = -lse_M * LOG2_E, logps_M.expm1()
-        targets = [self._targets(places, target_M, at_target_M) for places in self.places]
+        targets = [self._targets(places, target_M) for places in self.places]
         for number, words in enumerate(self.words):
             sum_vH = grad_VH[words] if self.wide == grad_VH.dtype else torch.empty_like(grad_VH[words], dtype=self.wide)
             for places, targets_m in zip(self.places, targets, strict=True):
-                probs = self._scaled_logits(words, places, start_M[places]).exp2_()
-                targets_m.put(probs, number)
+                powers = self._logits(words, places, None if shift_M is None else -shift_M[places]).exp2_()
+                targets_m.put(powers, number, at_target_M[places])
                 if grad_V is not None:
-                    grad_V[words] -= probs @ grad_M[places]
-                _subtract_product(sum_vH, self._narrow(probs), share_MH[places], first=places is self.places[0])
+                    grad_V[words] -= powers @ share_M[places].to(powers.dtype)
+                _subtract_product(sum_vH, self._narrow(powers), share_MH[places], first=places is self.places[0])
             if sum_vH.dtype != grad_VH.dtype:
                 grad_VH[words] = sum_vH
         return grad_VH, None if grad_V is None or self.bias_V is None else grad_V.to(self.bias_V.dtype)
 
-    def _sum(self, logit_M: Tensor | None, target_M: Tensor, with_others: bool) -> tuple[Tensor, Tensor | None]:
-        """As `log_sum_exp`, shifted by the logits given, or by the running maximum where none are."""
-        lse_M = self.hidden_MH.new_empty(len(self.hidden_MH), dtype=self.wide)
+    def _sums(self, target_M: Tensor, with_others: bool, *, shifted: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `log_probabilities`; with `shifted` by the running maximum.
+
+        The target's power is kept out of the sums: what is next to it would be lost beside a likely token's.
+        """
+        logps_M, lse_M = (self.hidden_MH.new_empty(len(self.hidden_MH), dtype=self.wide) for _ in range(2))
         others_MH = torch.zeros_like(self.hidden_MH, dtype=self.wide) if with_others else None
         for places in self.places:
-            shift = torch.full_like(lse_M[places], -torch.inf) if logit_M is None else logit_M[places] * LOG2_E
-            start, total = -shift, torch.zeros_like(shift)
+            nothing = torch.zeros_like(lse_M[places])
+            total, logit = nothing.clone(), nothing.clone()
+            shift = torch.full_like(nothing, -torch.inf) if shifted else nothing
             weights = None if others_MH is None else others_MH[places]
-            targets_m = self._targets(places, target_M, torch.zeros_like(lse_M))
+            targets_m = self._targets(places, target_M)
             for number, words in enumerate(self.words):
-                logits = self._scaled_logits(words, places, None if logit_M is None else start)
-                if logit_M is None:
+                logits = self._logits(words, places, nothing if shifted else None)
+                targets_m.take(logits, number, logit)
+                if shifted:
                     highest = torch.maximum(shift, logits.amax(0))
                     shrink = (shift - highest).exp2_().nan_to_num_(0.0)  # nothing yet: -inf less -inf
                     total *= shrink
@@ -164,69 +167,118 @@ class _Layer:
                     logits -= highest.clamp(min=torch.finfo(self.wide).min)
                     shift = highest
                 powers = logits.exp2_()
+                targets_m.put(powers, number, nothing)
                 total += powers.sum(0)
                 if weights is not None:
-                    targets_m.put(powers, number)
                     _subtract_product(weights, self._narrow(powers).t(), self.weight_VH[words])
-            lse_M[places] = (shift + total.log2()) / LOG2_E
+            others = shift + total.log2()
+            logps_M[places] = F.logsigmoid((logit - others) / LOG2_E)
+            lse_M[places] = torch.logaddexp2(logit, others)
             if weights is not None:
-                weights /= -total[:, None]
-        return lse_M, others_MH
+                weights /= -(lse_M[places] - shift).exp2()[:, None]
+        return logps_M, lse_M, others_MH
 
-    def _targets(self, places: slice, target_M: Tensor, value_M: Tensor) -> _Targets | _SortedTargets:
+    @property
+    def _looks(self) -> bool:
+        """Whether sums are tried without a shift: on a GPU the host would wait, and float16 overflows at once."""
+        return self.hidden_MH.device.type == "cpu" and self.hidden_MH.dtype != torch.float16
+
+    def _far(self, lse_M: Tensor) -> Tensor:
+        return ~(lse_M.abs() < PLAIN_RANGE)  # what is no number, too
+
+    def _shift(self, lse_M: Tensor) -> Tensor | None:
+        """What the logits are shifted by to keep their powers in range; None: nothing is."""
+        if not self._looks:
+            return lse_M
+        far_M = self._far(lse_M)
+        return lse_M.where(far_M, 0.0) if far_M.any() else None
+
+    def _targets(self, places: slice, target_M: Tensor) -> _Targets | _SortedTargets:
         kind = _SortedTargets if target_M.device.type == "cpu" else _Targets
-        return kind(self.words, target_M[places], value_M[places])
+        return kind(self.words, target_M[places])
 
-    def _scaled_logits(self, words: slice, places: slice, start: Tensor | None) -> Tensor:
-        """Start + log2(e) * logits of a tile, until the next is made."""
+    def _logits(self, words: slice, places: slice, start: Tensor | None) -> Tensor:
+        """Start + logits of a tile, until the next is made; without a start perhaps in the products' precision."""
         weight, hidden = self.weight_VH[words], self.hidden_MH[places].t()
-        scaled = self._room[: len(weight) * hidden.shape[1]].view(len(weight), -1)
-        start = self._room.new_zeros(()) if start is None else start
+        shape = (len(weight), hidden.shape[1])
         if self.wide == hidden.dtype:
-            torch.addmm(start, weight, hidden, alpha=LOG2_E, out=scaled)
+            logits = self._room(shape, self.wide)
+            start = (
+                hidden.new_zeros(shape[1]) if start is None else start
+            )  # a tile that caches hold is faster to add to
+            torch.addmm(start, weight, hidden, alpha=LOG2_E, out=logits)
+        elif start is None and self.bias_V is None:
+            logits = self._room(shape, hidden.dtype)
+            torch.addmm(hidden.new_zeros(()), weight, hidden, beta=0, alpha=LOG2_E, out=logits)
         else:  # a narrow sum would round the shift, and the probabilities would no longer add up to 1
-            scaled.copy_(torch.mm(weight, hidden, out=self._narrow_like(scaled)))
-            torch.add(start, scaled, alpha=LOG2_E, out=scaled)
+            product = torch.mm(weight, hidden, out=self._room(shape, hidden.dtype))
+            logits = self._room(shape, self.wide).copy_(product).mul_(LOG2_E)
+            if start is not None:
+                logits += start
         if self.bias_V is not None:
-            scaled.add_(self.bias_V[words, None], alpha=LOG2_E)
-        return scaled
+            logits.add_(self.bias_V[words, None], alpha=LOG2_E)
+        return logits
 
     def _narrow(self, tile: Tensor) -> Tensor:
         """The tile in the precision of the products."""
-        return tile if self._narrow_room is self._room else self._narrow_like(tile).copy_(tile)
+        dtype = self.hidden_MH.dtype
+        return tile if tile.dtype == dtype else self._room(tile.shape, dtype).copy_(tile)
 
-    def _narrow_like(self, tile: Tensor) -> Tensor:
-        return self._narrow_room[: tile.numel()].view(tile.shape)
+    def _room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Memory for a tile, the same one every time."""
+        if dtype not in self._rooms:
+            self._rooms[dtype] = self.hidden_MH.new_empty(self._tile_size, dtype=dtype)
+        return self._rooms[dtype][: shape[0] * shape[1]].view(*shape)
 
 
 class _Targets:
-    """Puts each position's value at its target, in whichever tile holds it; the host waits for nothing."""
+    """Each position's target, in whichever tile holds it; the host waits for nothing."""
 
-    def __init__(self, words: Sequence[slice], target_m: Tensor, value_m: Tensor) -> None:
-        self.words, self.target_m, self.value_1m = words, target_m, value_m[None]
+    def __init__(self, words: Sequence[slice], target_m: Tensor) -> None:
+        self.words, self.target_m = words, target_m
 
-    def put(self, tile: Tensor, number: int) -> None:
-        """Into the tile of that number."""
+    def take(self, tile: Tensor, number: int, into_m: Tensor) -> None:
+        """What the tile of that number holds at the targets."""
+        held_m, row_1m = self._rows(tile, number)
+        into_m.copy_(torch.where(held_m, tile.gather(0, row_1m)[0], into_m))
+
+    def put(self, tile: Tensor, number: int, value_m: Tensor) -> None:
+        """Values in place of what the tile of that number holds at the targets."""
+        held_m, row_1m = self._rows(tile, number)
+        tile.scatter_(0, row_1m, torch.where(held_m, value_m.to(tile.dtype), tile.gather(0, row_1m)))
+
+    def _rows(self, tile: Tensor, number: int) -> tuple[Tensor, Tensor]:
         word_m = self.target_m - self.words[number].start
-        held_m = (word_m >= 0) & (word_m < len(tile))
-        row_1m = word_m.clamp(0, len(tile) - 1)[None]
-        tile.scatter_(0, row_1m, torch.where(held_m, self.value_1m, tile.gather(0, row_1m)))
+        return (word_m >= 0) & (word_m < len(tile)), word_m.clamp(0, len(tile) - 1)[None]
 
 
 class _SortedTargets:
     """The same on a CPU, which knows the few targets of each tile beforehand."""
 
-    def __init__(self, words: Sequence[slice], target_m: Tensor, value_m: Tensor) -> None:
+    def __init__(self, words: Sequence[slice], target_m: Tensor) -> None:
         sorted_m, self.place_m = target_m.sort()
-        self.value_m = value_m[self.place_m]
         starts = torch.tensor([span.start for span in words])
         self.word_m = sorted_m - starts[torch.searchsorted(starts, sorted_m, right=True) - 1]
         self.bounds = [*torch.searchsorted(sorted_m, starts).tolist(), len(sorted_m)]
 
-    def put(self, tile: Tensor, number: int) -> None:
-        """Into the tile of that number."""
+    def take(self, tile: Tensor, number: int, into_m: Tensor) -> None:
+        """What the tile of that number holds at the targets."""
+        word, place = self._found(number)
+        into_m[place] = tile[word, place].to(into_m.dtype)
+
+    def put(self, tile: Tensor, number: int, value_m: Tensor) -> None:
+        """Values in place of what the tile of that number holds at the targets."""
+        word, place = self._found(number)
+        tile[word, place] = value_m[place].to(tile.dtype)
+
+    def _found(self, number: int) -> tuple[Tensor, Tensor]:
         found = slice(self.bounds[number], self.bounds[number + 1])
-        tile.index_put_((self.word_m[found], self.place_m[found]), self.value_m[found])
+        return self.word_m[found], self.place_m[found]
+
+
+def _cpu_tile(dtype: torch.dtype) -> tuple[int, int]:
+    words, places = CPU_TILE
+    return (words * 2 if dtype.itemsize == 2 else words), places
 
 
 def _subtract_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool = False) -> None:

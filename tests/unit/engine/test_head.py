@@ -134,9 +134,8 @@ def test_the_running_maximum_gives_the_same(dtype):
     """What overflows on a CPU, and everything on a GPU, is summed up with it."""
     hidden, weight, target, bias = inputs(dtype=dtype, bias=True)
     layer = head._Layer(hidden, weight, bias)
-    logit = (hidden * weight[target]).sum(-1) + bias[target]
 
-    assert_close(layer._sum(None, target, with_others=True), layer._sum(logit, target, with_others=True))
+    assert_close(layer._sums(target, True, shifted=True), layer._sums(target, True, shifted=False))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -302,3 +301,22 @@ def test_keeps_the_weight_itself():
         target_logps(hidden.requires_grad_(), weight.requires_grad_(), target)
 
     assert weight.data_ptr() in saved
+
+
+@given(st.integers(1, 40), st.integers(1, 90), st.integers(0, 99))
+def test_targets_are_found_alike_on_every_device(places, words, seed):
+    """A CPU sorts them, a GPU looks in every tile; what is seen and put there is what indexing gives."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(words, (places,), generator=generator)
+    logits = torch.randn(words, places, generator=generator)
+    value = torch.randn(places, generator=generator)
+    spans = list(head._spans(words, 7))
+    for kind in (head._Targets, head._SortedTargets):
+        targets, changed, taken = kind(spans, target), logits.clone(), torch.zeros(places)
+        for number, span in enumerate(spans):
+            targets.take(changed[span], number, taken)
+            targets.put(changed[span], number, value)
+
+        every = torch.arange(places)
+        assert torch.equal(taken, logits[target, every])
+        assert torch.equal(changed, logits.index_put((target, every), value))
