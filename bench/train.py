@@ -131,7 +131,7 @@ def head(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     for precision in args.precision:
         sizes_there = args.vocabulary[:2]
         tasks = [make_task(args, kind, size, precision) for size in sizes_there for kind in ("ours", PRODUCTS)]
-        found += in_own_processes(tasks, args.rounds)
+        found += apart(args, tasks, args.rounds)
     console.print(report.head_table(found))
     return {"head": [result.as_dict() for result in found]}
 
@@ -143,10 +143,10 @@ def memory(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         replace(task, pairs_per_step=count, micro_batch=count * PAIR_TOKENS, lengths=PAIR_LENGTHS)
         for count in (PAIR_COUNTS[:2] if args.quick else PAIR_COUNTS)
     ]
-    found = in_own_processes(tasks, min(args.rounds, 3))
+    found = apart(args, tasks, min(args.rounds, 3))
     console.print(report.memory_table(found, [task.micro_batch for task in tasks]))
     counts = STORED[:1] if args.quick else STORED
-    stored = in_own_processes([replace(tasks[0], stored=count) for count in counts], 1)
+    stored = apart(args, [replace(tasks[0], stored=count) for count in counts], 1)
     console.print(report.stored_table(stored))
     return {"memory": [result.as_dict() for result in found], "stored": [result.as_dict() for result in stored]}
 
@@ -160,6 +160,11 @@ def ranks(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     )
     console.print(report.ranks_table(found))
     return {"ranks": [result.as_dict() for result in found]}
+
+
+def apart(args: argparse.Namespace, tasks: Sequence[Task], rounds: int) -> list[Result]:
+    """Each in a process of its own; where nothing is asked about speed or memory, in one."""
+    return (in_one_process if args.quick else in_own_processes)(tasks, rounds)
 
 
 def shape(args: argparse.Namespace, vocabulary: int) -> Shape:

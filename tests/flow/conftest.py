@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from string import ascii_lowercase
@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -194,15 +195,23 @@ def write_ratings(file: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, Finished]]:
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[tuple[Workspace, Finished]]:
     """A workspace after `amopo demo`, with feedback of its own beside the playground's, and what the command said.
 
-    Nobody changes it: what does takes `workspace`.
+    Nobody changes it: what does takes `workspace`. The processes that share the tests share it too.
     """
-    workspace = clone(tmp_path_factory.mktemp("flow") / "workspace")
-    write_ratings(workspace.path / "data/inbox/ratings/ratings.jsonl")
-    demo = workspace.amopo("demo", "--json")
-    yield workspace, demo
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "finished"
+    said = folder / "said.json"
+    with FileLock(f"{folder}.lock"):
+        if not said.exists():
+            workspace = clone(folder / "workspace")
+            write_ratings(workspace.path / "data/inbox/ratings/ratings.jsonl")
+            demo = workspace.amopo("demo", "--json")
+            said.write_text(json.dumps([asdict(workspace) | {"path": str(workspace.path)}, asdict(demo)]))
+    made, ended = json.loads(said.read_text())
+    workspace = Workspace(Path(made["path"]), made["env"])
+    yield workspace, Finished(**ended)
     end(workspace)
 
 
