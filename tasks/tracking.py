@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import mlflow
@@ -22,8 +21,10 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from tasks.address import quoted, shown
 
 from amopo_core.config import Params
+from tasks.mlflow_failure import is_mlflow_failure
 from tasks.errors import OutsideError
 from tasks.history import HistoryFollower, Row, batches, read_history
 from tasks.run_note import NOTE_TAG, run_note
@@ -56,11 +57,14 @@ def reaching_mlflow() -> Iterator[None]:
     try:
         ensure_store(mlflow.get_tracking_uri())
         yield
-    except MlflowException as error:
+    except Exception as error:
+        if not is_mlflow_failure(error):
+            raise
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         raise OutsideError(
-            f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')} did not do what was asked: {shorten(str(error), 300)}\n"
+            f"MLflow at {shown(uri)} did not do what was asked: {quoted(error, uri, 300)}\n"
             "Once it answers, run the same command again: what is trained is kept and is not trained again."
-        ) from error
+        ) from None  # Prefect's log shows causes, and this one may repeat a password
 
 
 @contextmanager
@@ -210,9 +214,8 @@ def _end_failed(client: MlflowClient, run_id: str) -> None:
     try:
         client.set_terminated(run_id, "FAILED")
     except MlflowException as error:
-        get_run_logger().warning(
-            "the MLflow run %s could not be marked as failed: %s", run_id, shorten(str(error), 160)
-        )
+        said = quoted(error, os.environ.get("MLFLOW_TRACKING_URI", ""), 160)
+        get_run_logger().warning("the MLflow run %s could not be marked as failed: %s", run_id, said)
 
 
 def _described(run: Run) -> dict[str, Any]:
