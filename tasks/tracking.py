@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from tasks.errors import OutsideError
 from tasks.history import HistoryFollower, Row, batches, read_history
 from tasks.run_note import NOTE_TAG, run_note
 from tasks.store import ensure_store
+from tasks.workspace import workspace_id
 
 EXPERIMENT = "amopo"
 HISTORY = Path("reports/train/history.jsonl")
@@ -45,7 +44,7 @@ VERSION_TAG = "version"
 COMMIT_TAG = "commit"
 """Tag of a run and of a version: the git commit that records it."""
 WORKSPACE_TAG = "workspace"
-"""Tag of a run: the machine and the folder it worked in, as a digest."""
+"""Tag of a run: the folder it worked in, as a digest."""
 _OVERALL = ("judge/all_dimensions/difference", "accuracy/all_dimensions/difference")
 """The overall difference to the base policy: by a judge, else by ranking."""
 _PARAM_BATCH = 100
@@ -74,7 +73,7 @@ def tracked_run() -> Iterator[str]:
     A run of this workspace that has not ended was killed without a word: it ends here.
     """
     with reaching_mlflow():
-        client, tags = MlflowClient(), {WORKSPACE_TAG: _workspace()}
+        client, tags = MlflowClient(), {WORKSPACE_TAG: workspace_id()}
         experiment = _experiment(client)
         _end_killed(client, experiment)
         run_id = client.create_run(experiment, tags=tags, run_name="retrain").info.run_id
@@ -200,12 +199,8 @@ def _experiment(client: MlflowClient) -> str:
     return str(experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT))
 
 
-def _workspace() -> str:
-    return sha256(f"{platform.node()}:{Path.cwd().resolve()}".encode()).hexdigest()[:16]
-
-
 def _end_killed(client: MlflowClient, experiment: str) -> None:
-    unended = f"attributes.status = 'RUNNING' and tags.{WORKSPACE_TAG} = '{_workspace()}'"
+    unended = f"attributes.status = 'RUNNING' and tags.{WORKSPACE_TAG} = '{workspace_id()}'"
     for run in client.search_runs([experiment], unended):
         client.set_terminated(run.info.run_id, "KILLED")
 
