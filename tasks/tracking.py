@@ -15,7 +15,7 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -111,6 +111,12 @@ def name_version(run_id: str, number: str, commit: str | None = None) -> None:
 
 @task(task_run_name="history", cache_policy=NO_CACHE)
 def log_history(run_id: str, already_sent: int) -> None:
+def tag_run(run_id: str, tags: Mapping[str, str]) -> None:
+    """Write on the run what its version carries: commit, digests, seed, packages, device, ranks."""
+    with reaching_mlflow():
+        MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
     """Send what of the training history has not been sent."""
     rows = read_history(HISTORY)[already_sent:]
     with reaching_mlflow():
