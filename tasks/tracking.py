@@ -19,12 +19,12 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from tasks.address import quoted, shown
 
 from amopo_core.config import Params
-from tasks.mlflow_failure import is_mlflow_failure
+from tasks.address import quoted, shown
 from tasks.errors import OutsideError
 from tasks.history import HistoryFollower, Row, batches, read_history
+from tasks.mlflow_failure import is_mlflow_failure
 from tasks.run_note import NOTE_TAG, run_note
 from tasks.store import ensure_store
 from tasks.workspace import workspace_id
@@ -38,6 +38,8 @@ QUALITY = Path("reports/quality")
 MANIFEST_FILE = Path("data/pairs/manifest.parquet")
 """The rows of feedback behind the pairs of a run."""
 EVALUATION = Path("reports/evaluate")
+PICTURED = (EVALUATION, HISTORY.parent)
+"""Where a run's own pictures are, those of the quality report apart; `reports/compare` has those of other versions."""
 GUARDRAILS = Path("reports/guardrails/report.json")
 VERSION_TAG = "version"
 """Tag of a run: the version that came out of it."""
@@ -109,14 +111,14 @@ def name_version(run_id: str, number: str, commit: str | None = None) -> None:
             MlflowClient().set_tag(run_id, COMMIT_TAG, commit)
 
 
-@task(task_run_name="history", cache_policy=NO_CACHE)
-def log_history(run_id: str, already_sent: int) -> None:
 def tag_run(run_id: str, tags: Mapping[str, str]) -> None:
     """Write on the run what its version carries: commit, digests, seed, packages, device, ranks."""
     with reaching_mlflow():
         MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
+@task(task_run_name="history", cache_policy=NO_CACHE)
+def log_history(run_id: str, already_sent: int) -> None:
     """Send what of the training history has not been sent."""
     rows = read_history(HISTORY)[already_sent:]
     with reaching_mlflow():
@@ -171,7 +173,10 @@ def log_results(run_id: str, params: Params, datasets: Mapping[str, str]) -> Non
         client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
         client.set_tag(run_id, NOTE_TAG, run_note((EVALUATION / "report.md").read_text(encoding="utf-8")))
         client.log_inputs(run_id, datasets=[_dataset(path, digest) for path, digest in datasets.items()])
-        for file in (EVALUATION / "report.md", *sorted(Path("reports").glob("*/*.png"))):
+        for file in (
+            EVALUATION / "report.md",
+            *sorted(picture for folder in PICTURED for picture in folder.glob("*.png")),
+        ):
             client.log_artifact(run_id, str(file), str(file.parent))
         client.log_artifacts(run_id, str(QUALITY), str(QUALITY))
         client.log_artifact(run_id, str(MANIFEST_FILE), "data")
