@@ -99,6 +99,7 @@ def retrain() -> Outcome:
         tracking.log_results(run_id, params, data_digests(lock))
         measured = compare_candidate(has_champion=rival is not None)
         tags = version_tags(lock, params, run_id=run_id, commit=commit, launch=launch_file())
+        tracking.tag_run(run_id, tags)
         version = found or registry.register(run_id, params, measured.against_base, tags)
         registry.challenge(version, commit)
         tracking.name_version(run_id, version.number, commit)

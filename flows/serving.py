@@ -26,6 +26,7 @@ def serve(as_json: bool) -> None:
     import asyncio
 
     from flows.console import show_own_lines
+    from flows.prefect_away import reaching_prefect
     from tasks import git
     from tasks.notification import unset_addresses
     from tasks.operation import read_operation
@@ -51,7 +52,8 @@ def serve(as_json: bool) -> None:
                 click.echo(f"serving: {what['deployment']} at {url}, {'; '.join(service.starts)}")
 
         try:
-            asyncio.run(service.run(ready, last_alive))
+            with reaching_prefect():
+                asyncio.run(service.run(ready, last_alive))
         finally:
             wait_for_descendants()
     _say("ended")
@@ -67,12 +69,14 @@ def trigger(reason: str, as_json: bool) -> None:
     """
     import asyncio
 
+    from flows.prefect_away import reaching_prefect
     from tasks import git
     from tasks.event import emit
 
     git.require_workspace()
     _server()
-    event = asyncio.run(emit(reason))
+    with reaching_prefect():
+        event = asyncio.run(emit(reason))
     if as_json:
         print_json(event)
     else:
@@ -80,7 +84,7 @@ def trigger(reason: str, as_json: bool) -> None:
 
 
 def _server() -> str:
-    """The API's URL of the Prefect server that is configured.
+    """The API's URL of the Prefect server that is configured, as it may be shown.
 
     Raises:
         UserError: none is.
@@ -88,6 +92,8 @@ def _server() -> str:
     """
     import httpx
     from prefect.settings import PREFECT_API_URL
+
+    from tasks.address import quoted, shown
 
     url = PREFECT_API_URL.value()
     mend = "start one with `amopo up`, or with `prefect server start`"
@@ -99,8 +105,8 @@ def _server() -> str:
     try:
         httpx.get(f"{url}/health", timeout=10).raise_for_status()
     except httpx.HTTPError as error:
-        raise OutsideError(f"no Prefect server answers at {url} ({error}); {mend}") from None
-    return str(url)
+        raise OutsideError(f"no Prefect server answers at {shown(url)} ({quoted(error, url, 300)}); {mend}") from None
+    return shown(url)
 
 
 def _say(line: Any) -> None:

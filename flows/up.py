@@ -56,14 +56,17 @@ def up(
     from tasks import git
     from tasks.database import require_usable
     from tasks.mlflow_server import is_elsewhere, mlflow_database, mlflow_server
+    from tasks.own_address import leave_out_own
     from tasks.ports import chosen_port, page
-    from tasks.prefect_server import prefect_database, prefect_server
+    from tasks.prefect_server import api_url, prefect_database, prefect_server
     from tasks.servers import Servers, claimed
     from tasks.supervisor import Supervisor
 
     git.require_workspace()
     signal.signal(signal.SIGTERM, _end_well)
     with claimed() as publish:
+        own = {"PREFECT_API_URL": api_url(prefect_port), "MLFLOW_TRACKING_URI": page(mlflow_port)}
+        leave_out_own(own, "--prefect-port and --mlflow-port")
         _require_no_server()
         prefect_store = prefect_database(prefect_url, "--prefect-database")
         mlflow_store = mlflow_database(mlflow_url, "--mlflow-database")
@@ -120,8 +123,10 @@ def _warn_of_passwords(**stores: Database) -> None:
 
 
 def _require_no_server() -> None:
+    from tasks.address import shown
+
     if url := os.environ.get("PREFECT_API_URL"):
-        raise UserError(f"PREFECT_API_URL names a server already, {url}; unset it to start one here")
+        raise UserError(f"PREFECT_API_URL names a server already, {shown(url)}; unset it to start one here")
 
 
 def say(line: str) -> None:

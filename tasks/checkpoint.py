@@ -7,15 +7,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 
 import mlflow
 import psutil
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from amopo_core.errors import UserError
+from tasks.address import quoted, shown
 from tasks.errors import OutsideError
+from tasks.mlflow_failure import is_mlflow_failure
 from tasks.registry import MODEL, Version
 from tasks.tracking import reaching_mlflow
 
@@ -38,11 +38,13 @@ def bring(version: Version, folder: Path) -> None:
             artifacts = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=str(scratch)))
             beside = artifacts / "model"
             shutil.copytree(artifacts / "components" / "tokenizer", beside, dirs_exist_ok=True)
-        except (OSError, MlflowException) as error:
-            said = shorten(str(error), 300)
+        except Exception as error:
+            if not (isinstance(error, OSError) or is_mlflow_failure(error)):
+                raise
+            said = quoted(error, os.environ.get("MLFLOW_TRACKING_URI", ""), 300)
             raise OutsideError(
-                f"the files of version {version.number} could not be brought from {where}: {said}"
-            ) from error
+                f"the files of version {version.number} could not be brought from {shown(where)}: {said}"
+            ) from None
         beside.rename(folder)
 
 

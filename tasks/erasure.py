@@ -21,11 +21,13 @@ from amopo_core.data.decisions import read_decisions
 from amopo_core.data.erased import Erased, erased, holds, texts_of_rows
 from amopo_core.data.segments import Segment, remove_segments_except, segments_of
 from amopo_core.data.tables import Origin
+from tasks import git
 from tasks.dvc_command import FEEDBACK, add
 from tasks.erased_artifacts import erase_from_artifacts
 from tasks.measurements import KEPT
 from tasks.objects import Objects
 from tasks.records import Records, records_naming
+from tasks.reproduction import FOLDER as REPRODUCTIONS
 
 _LEDGER = Path(".amopo/erasing.json")
 """The names of the objects that an erasure removes, until it is complete."""
@@ -64,6 +66,7 @@ def erase(rows: pl.DataFrame, params: Params, raters: Collection[str] = ()) -> E
     """
     objects = Objects()
     _remove_unfinished()
+    git.remove_worktree(REPRODUCTIONS)  # whole copies of feedback, where one differed or was killed
     remaining = _remaining(rows, params)
     gone = erased(rows, texts_of_rows(FEEDBACK, params.sources, rows), remaining, raters)
     _keep_own_copies(rows)

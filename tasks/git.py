@@ -115,7 +115,7 @@ def worktree(commit: str, folder: Path) -> Iterator[Worktree]:
 
     What an earlier block of the same folder left, kept or killed half-way, goes first.
     """
-    _remove_worktree(folder)
+    remove_worktree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _git("worktree", "add", "--quiet", "--detach", str(folder), commit)
     made = Worktree(folder)
@@ -123,7 +123,13 @@ def worktree(commit: str, folder: Path) -> Iterator[Worktree]:
         yield made
     finally:
         if not made.keep:
-            _remove_worktree(folder)
+            remove_worktree(folder)
+
+
+def remove_worktree(folder: Path) -> None:
+    """Remove a worktree, or a folder of several; nothing where there is none."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _git("worktree", "prune")
 
 
 def stand_in_author() -> dict[str, str]:
@@ -132,11 +138,6 @@ def stand_in_author() -> dict[str, str]:
         return {}
     names = [f"GIT_{role}_{part}" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")]
     return {name: os.environ.get(name, "amopo") for name in names}
-
-
-def _remove_worktree(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    _git("worktree", "prune")
 
 
 def _commit_here(name: str) -> str | None:

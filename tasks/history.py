@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 from types import TracebackType
+
+from tasks.address import quoted
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,8 @@ class HistoryFollower:
                 self.sent += len(batch)
         except Exception as error:  # whatever fails at the other end, training goes on and the rows stay in the file
             waiting = len(rows) - (self.sent - before)
-            log.warning("%d lines of the training history wait to be sent: %s", waiting, shorten(str(error), 160))
+            said = quoted(error, os.environ.get("MLFLOW_TRACKING_URI", ""), 160)
+            log.warning("%d lines of the training history wait to be sent: %s", waiting, said)
 
     def _new_rows(self) -> Sequence[Row]:
         if not self.path.exists() or self.path.stat().st_mtime_ns < self._began:

@@ -30,7 +30,7 @@ def measure_version(version: Version, params: Params) -> Measurement:
     """What the version does with the test pairs and the held-out prompts of this workspace.
 
     Raises:
-        UserError: there is no test set here.
+        UserError: there is no test set or no judge here.
     """
     file = _file(version, params)
     if not file.exists():
@@ -46,10 +46,16 @@ def measure_version(version: Version, params: Params) -> Measurement:
 def _file(version: Version, params: Params) -> Path:
     if not TEST.exists():
         raise UserError(f"{TEST} is not here; `dvc checkout data/pairs` brings it, `amopo retrain` makes it")
+    judge = Path(params.evaluation.judge)
+    if not judge.is_file():
+        raise UserError(
+            f"evaluation.judge: {judge} is not here; bring it back, or name another judge in params.yaml, such as"
+            " amopo_core/judges/none.py for ranking only"
+        )
     circumstances = {
         "policy": version.tags.get(POLICY_TAG) or f"{version.uri} of run {version.run_id}",
         "test": _digest(TEST),
-        "judge": _digest(Path(params.evaluation.judge)),
+        "judge": _digest(judge),
         "params": params.model_dump(mode="json", include=_SECTIONS),
         "code": {path.as_posix(): _digest(path) for path in sorted(Path(amopo_core.__path__[0]).rglob("*.py"))},
         "packages": {name: installed(name) for name in ("torch", "transformers")},

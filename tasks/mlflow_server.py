@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from urllib.parse import urlsplit
 
 from amopo_core.errors import UserError
+from tasks.address import shown
 from tasks.database import Database, database
 from tasks.ports import LOOPBACK, page
 from tasks.service import Service
@@ -40,10 +40,8 @@ def is_elsewhere(store: Database) -> bool:
 
 def mlflow_pages() -> str | None:
     """The address of MLflow's pages, without any password; None where no server runs."""
-    uri = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if uri.scheme not in ("http", "https"):
-        return None
-    return uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return shown(uri).rstrip("/") if uri.startswith(("http://", "https://")) else None
 
 
 def mlflow_server(port: int, store: Database) -> Service:

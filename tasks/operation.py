@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
+from dateutil.rrule import rrulestr
 from pydantic import AfterValidator, Field, model_validator
 
 from amopo_core.config import Section, misfit
@@ -24,6 +27,22 @@ def _known_zone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise misfit(f"{name!r} is no time zone; expected one such as UTC or Europe/Berlin") from None
     return name
+
+
+def _require_cron(given: str) -> None:
+    if len(given.split()) != _CRON_FIELDS:
+        raise misfit(f"it is {given!r}; expected five fields, such as '0 3 * * *'", "cron")
+    try:
+        CronSim(given, datetime(2026, 1, 1))
+    except CronSimError as error:
+        raise misfit(f"it is {given!r}: {str(error).lower()}; expected, for example, '0 3 * * 1-5'", "cron") from None
+
+
+def _require_rule(given: str) -> None:
+    try:
+        rrulestr(given)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise misfit(f"it is {given!r}: {error}; expected, for example, 'FREQ=DAILY;BYHOUR=3'", "rrule") from None
 
 
 class Servers(Section):
@@ -46,7 +65,7 @@ class Schedule(Section):
 
     cron: str | None = None
     """Minute, hour, day of the month, month, day of the week: `0 3 * * *` is every day at three."""
-    rrule: str | None = Field(default=None, min_length=1)
+    rrule: str | None = Field(default=None, min_length=1, max_length=6500)
     """Instead of cron, a rule of RFC 5545: `FREQ=MONTHLY;BYDAY=1SU;BYHOUR=3;BYMINUTE=0;BYSECOND=0`."""
     timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     """Name in the IANA data base; summer time is kept."""
@@ -55,8 +74,10 @@ class Schedule(Section):
     def _one_of_two(self) -> Schedule:
         if (self.cron is None) == (self.rrule is None):
             raise misfit("give either `cron` or `rrule`")
-        if self.cron is not None and len(self.cron.split()) != _CRON_FIELDS:
-            raise misfit(f"it is {self.cron!r}; expected five fields, such as '0 3 * * *'", "cron")
+        if self.cron is not None:
+            _require_cron(self.cron)
+        if self.rrule is not None:
+            _require_rule(self.rrule)
         return self
 
     def __str__(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from textwrap import shorten
-
 import httpx
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.settings import PREFECT_API_URL
+
+from tasks.address import quoted
 
 
 def keep_page(key: str, markdown: str) -> None:
@@ -14,4 +15,5 @@ def keep_page(key: str, markdown: str) -> None:
     try:
         create_markdown_artifact(markdown, key=key)
     except httpx.HTTPError as error:
-        get_run_logger().warning("Prefect's server did not take the page %s: %s", key, shorten(str(error), 160))
+        said = quoted(error, PREFECT_API_URL.value() or "", 160)
+        get_run_logger().warning("Prefect's server did not take the page %s: %s", key, said)

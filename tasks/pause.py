@@ -29,6 +29,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from amopo_core.errors import UserError
+from tasks.address import quoted
 
 HOURS = "AMOPO_APPROVAL_HOURS"
 _DEFAULT_HOURS = 24.0
@@ -81,7 +82,8 @@ def ask(description: str) -> Answer:
     except FlowPauseTimeout:
         return Answer()
     except httpx.HTTPError as error:
-        get_run_logger().warning("Prefect's server does not answer any more (%s): nobody is waited for", error)
+        said = quoted(error, PREFECT_API_URL.value() or "", 160)
+        get_run_logger().warning("Prefect's server does not answer any more (%s): nobody is waited for", said)
         return Answer()
     finally:
         over.set()

@@ -13,8 +13,7 @@ from tasks.service import Service
 DATABASE_VARIABLES = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 """Prefect's own names for the URL of its database, the present one and the old one."""
 _HOME = Path(".amopo/prefect")
-"""In the project and not in the user's home: two projects' deployments have the same names, and each project's runs,
-schedules and artifacts are its own."""
+"""In the project and not in the user's home: each project's runs, schedules and artifacts are its own."""
 _DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
 _GRACE = 15.0
 

@@ -83,6 +83,12 @@ def environment_here() -> Mapping[str, str]:
         return {"MLFLOW_TRACKING_URI": found.mlflow} if found.elsewhere else {}
 
 
+def left_behind() -> str | None:
+    """MLflow's address, where the servers are down and kept the runs in a database of their own."""
+    found = environment_here()
+    return None if "PREFECT_API_URL" in found else found.get("MLFLOW_TRACKING_URI")
+
+
 def _lock(file: TextIO) -> bool:
     deadline = time.monotonic() + _CLAIM
     while True:

@@ -19,11 +19,13 @@ from prefect import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flows import Flow
 from prefect.runner import Runner
+from prefect.settings import PREFECT_API_URL
 
 from amopo_core.errors import UserError
 from amopo_core.params_file import read_params
 from amopo_core.stages.command import adopt_orphans
 from tasks import deployment
+from tasks.address import quoted
 from tasks.last_retraining import last_retraining
 from tasks.new_feedback import Lookout, Waiting
 from tasks.operation import Operation
@@ -112,7 +114,8 @@ class Service:
                 if not is_ready:
                     raise
                 if not self._is_away:
-                    self._say(f"Prefect's server does not answer ({_innermost(error)}); trying until it does")
+                    said = quoted(_innermost(error), PREFECT_API_URL.value() or "", 300)
+                    self._say(f"Prefect's server does not answer ({said}); trying until it does")
                 self._is_away = True
                 await self._pause()
                 last_alive = alive_until()

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from amopo_core.config import Params
+from tasks.address import quoted, shown
 from tasks.errors import OutsideError
 from tasks.history import HistoryFollower, Row, batches, read_history
+from tasks.mlflow_failure import is_mlflow_failure
 from tasks.run_note import NOTE_TAG, run_note
 from tasks.store import ensure_store
+from tasks.workspace import workspace_id
 
 EXPERIMENT = "amopo"
 HISTORY = Path("reports/train/history.jsonl")
@@ -38,13 +38,15 @@ QUALITY = Path("reports/quality")
 MANIFEST_FILE = Path("data/pairs/manifest.parquet")
 """The rows of feedback behind the pairs of a run."""
 EVALUATION = Path("reports/evaluate")
+PICTURED = (EVALUATION, HISTORY.parent)
+"""Where a run's own pictures are, those of the quality report apart; `reports/compare` has those of other versions."""
 GUARDRAILS = Path("reports/guardrails/report.json")
 VERSION_TAG = "version"
 """Tag of a run: the version that came out of it."""
 COMMIT_TAG = "commit"
 """Tag of a run and of a version: the git commit that records it."""
 WORKSPACE_TAG = "workspace"
-"""Tag of a run: the machine and the folder it worked in, as a digest."""
+"""Tag of a run: the folder it worked in, as a digest."""
 _OVERALL = ("judge/all_dimensions/difference", "accuracy/all_dimensions/difference")
 """The overall difference to the base policy: by a judge, else by ranking."""
 _PARAM_BATCH = 100
@@ -56,11 +58,14 @@ def reaching_mlflow() -> Iterator[None]:
     try:
         ensure_store(mlflow.get_tracking_uri())
         yield
-    except MlflowException as error:
+    except Exception as error:
+        if not is_mlflow_failure(error):
+            raise
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         raise OutsideError(
-            f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')} did not do what was asked: {shorten(str(error), 300)}\n"
+            f"MLflow at {shown(uri)} did not do what was asked: {quoted(error, uri, 300)}\n"
             "Once it answers, run the same command again: what is trained is kept and is not trained again."
-        ) from error
+        ) from None  # Prefect's log shows causes, and this one may repeat a password
 
 
 @contextmanager
@@ -70,7 +75,7 @@ def tracked_run() -> Iterator[str]:
     A run of this workspace that has not ended was killed without a word: it ends here.
     """
     with reaching_mlflow():
-        client, tags = MlflowClient(), {WORKSPACE_TAG: _workspace()}
+        client, tags = MlflowClient(), {WORKSPACE_TAG: workspace_id()}
         experiment = _experiment(client)
         _end_killed(client, experiment)
         run_id = client.create_run(experiment, tags=tags, run_name="retrain").info.run_id
@@ -104,6 +109,12 @@ def name_version(run_id: str, number: str, commit: str | None = None) -> None:
         MlflowClient().set_tag(run_id, VERSION_TAG, number)
         if commit:
             MlflowClient().set_tag(run_id, COMMIT_TAG, commit)
+
+
+def tag_run(run_id: str, tags: Mapping[str, str]) -> None:
+    """Write on the run what its version carries: commit, digests, seed, packages, device, ranks."""
+    with reaching_mlflow():
+        MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 @task(task_run_name="history", cache_policy=NO_CACHE)
@@ -162,7 +173,10 @@ def log_results(run_id: str, params: Params, datasets: Mapping[str, str]) -> Non
         client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
         client.set_tag(run_id, NOTE_TAG, run_note((EVALUATION / "report.md").read_text(encoding="utf-8")))
         client.log_inputs(run_id, datasets=[_dataset(path, digest) for path, digest in datasets.items()])
-        for file in (EVALUATION / "report.md", *sorted(Path("reports").glob("*/*.png"))):
+        for file in (
+            EVALUATION / "report.md",
+            *sorted(picture for folder in PICTURED for picture in folder.glob("*.png")),
+        ):
             client.log_artifact(run_id, str(file), str(file.parent))
         client.log_artifacts(run_id, str(QUALITY), str(QUALITY))
         client.log_artifact(run_id, str(MANIFEST_FILE), "data")
@@ -196,12 +210,8 @@ def _experiment(client: MlflowClient) -> str:
     return str(experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT))
 
 
-def _workspace() -> str:
-    return sha256(f"{platform.node()}:{Path.cwd().resolve()}".encode()).hexdigest()[:16]
-
-
 def _end_killed(client: MlflowClient, experiment: str) -> None:
-    unended = f"attributes.status = 'RUNNING' and tags.{WORKSPACE_TAG} = '{_workspace()}'"
+    unended = f"attributes.status = 'RUNNING' and tags.{WORKSPACE_TAG} = '{workspace_id()}'"
     for run in client.search_runs([experiment], unended):
         client.set_terminated(run.info.run_id, "KILLED")
 
@@ -210,9 +220,8 @@ def _end_failed(client: MlflowClient, run_id: str) -> None:
     try:
         client.set_terminated(run_id, "FAILED")
     except MlflowException as error:
-        get_run_logger().warning(
-            "the MLflow run %s could not be marked as failed: %s", run_id, shorten(str(error), 160)
-        )
+        said = quoted(error, os.environ.get("MLFLOW_TRACKING_URI", ""), 160)
+        get_run_logger().warning("the MLflow run %s could not be marked as failed: %s", run_id, said)
 
 
 def _described(run: Run) -> dict[str, Any]:

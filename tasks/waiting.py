@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from textwrap import shorten
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from amopo_core.errors import UserError
+from tasks.address import quoted, shown
 
 WAIT = "AMOPO_MLFLOW_WAIT"
 """The variable that says how long [seconds]."""
@@ -36,8 +36,8 @@ def wait_for_mlflow(log: logging.Logger | logging.LoggerAdapter[logging.Logger])
             if time.monotonic() >= deadline:
                 return
             if not is_said:
-                uri = os.environ.get("MLFLOW_TRACKING_URI")
-                log.warning("waiting up to %.0f s for MLflow at %s: %s", limit, uri, shorten(str(error), 160))
+                uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+                log.warning("waiting up to %.0f s for MLflow at %s: %s", limit, shown(uri), quoted(error, uri, 160))
                 is_said = True
         time.sleep(min(EVERY, max(deadline - time.monotonic(), 0)))
 

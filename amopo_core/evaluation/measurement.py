@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,16 @@ class RankedPair:
 
         The dimension's own order counts, whichever response was chosen overall. None where the dimension ties or is
         unrated, or where the policy could not read the pair.
+
+        Raises:
+            UserError: a log-probability is no finite number, which an older version wrote without a word.
         """
         gap = self.score_gaps.get(dimension)
         if not gap or self.chosen_logp is None or self.rejected_logp is None:
             return None
         chosen_minus_rejected = self.chosen_logp - self.rejected_logp
+        if not isfinite(chosen_minus_rejected):
+            raise UserError(f"test pair {self.pair_id} has no finite log-probability; run `dvc repro`")
         return chosen_minus_rejected if gap > 0 else -chosen_minus_rejected
 
 

@@ -158,7 +158,7 @@ def reference_logps(
     """Mean log-probability of a given response to each prompt [nats per token].
 
     Raises:
-        UserError: a prompt with its response does not fit.
+        UserError: a prompt with its response does not fit, or the response has no finite log-probability.
     """
     encoder = ChatEncoder(policy.tokenizer, params.views.instruction_at)
     instruction = instruction_of_form(params.evaluation.prompt_view, params.dimensions)
@@ -172,9 +172,13 @@ def reference_logps(
                 f" policy's context of {policy.context} tokens; shorten it: {messages[-1]['content'][:80]!r}"
             )
         asked.append(prompt.ids)
+    names = [
+        f"the response to prompt {row} of {params.promotion.regression} ({messages[-1]['content'][:80]!r})"
+        for row, messages in enumerate(prompts.values(), start=1)
+    ]
     forward = best_forward(policy.model, policy.context)
     try:
-        found: list[float] = mean_logps(policy, forward, asked, said, params.evaluation.batch_size).tolist()
+        found = mean_logps(policy, forward, asked, said, params.evaluation.batch_size, names)
     finally:
         forward.detach()
-    return found
+    return [float(mean) for mean in found]

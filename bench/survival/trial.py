@@ -18,7 +18,7 @@ from bench.survival.command import Command
 from bench.survival.state import Result, differences, harm, result_of, unfinished_checkpoint
 from tests.flow.conftest import Workspace
 
-STAGES = ("normalize", "pairs", "quality", "base", "train", "evaluate", "evaluate-champion")
+STAGES = ("normalize", "pairs", "quality", "base", "train", "evaluate", "evaluate-champion", "guardrails")
 MARKS = {
     "start": "starting Prefect",
     **{stage: f"Running stage '{stage}'" for stage in STAGES},
@@ -90,7 +90,7 @@ class Undisturbed:
 
 
 def planned(kills: int, seed: int) -> list[Kill]:
-    """Kills in every part of a run and, within it, by every way in turn, at random moments; a third in the training."""
+    """Kills in every part of a run, a quarter in the training; within each by every way in turn, at random moments."""
     random = Random(seed)
     ways: dict[str, Iterator[str]] = {}
     for phase in MARKS:
@@ -98,7 +98,7 @@ def planned(kills: int, seed: int) -> list[Kill]:
         possible += ["launcher", "rank"] if phase == "train" else []
         random.shuffle(possible)
         ways[phase] = cycle(possible)
-    order = cycle((*MARKS, "train", "train"))
+    order = cycle((*MARKS, "train", "train", "train"))
     return [Kill(phase := next(order), next(ways[phase]), random.random()) for _ in range(kills)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tasks.deployment import ANY_WORKSPACE, EVENT
 from tasks.operation import Operation
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,15 @@ def test_a_deployment_names_the_flow_and_its_parameters(path: str) -> None:
     given = [each.get("parameters", {}) for kind in ("schedules", "triggers") for each in deployment.get(kind, [])]
 
     assert all(set(parameters) <= set(flow.parameters.properties) for parameters in given)
+
+
+@pytest.mark.parametrize("path", ["prefect.yaml", "configs/kubernetes/prefect.yaml"])
+def test_a_deployment_has_a_schedule_and_hears_of_the_event(path: str) -> None:
+    [deployment] = loaded(path)["deployments"]
+    [trigger] = deployment["triggers"]
+
+    assert deployment["schedules"]
+    assert (trigger["expect"], trigger["match"]) == ([EVENT], {"prefect.resource.id": ANY_WORKSPACE})
 
 
 def test_the_jobs_template_uses_all_its_variables_and_no_other() -> None:

@@ -211,6 +211,7 @@ def erased(site: Site) -> tuple[Site, Any]:
     for place in showing:
         assert any(name.startswith(place) for name in site.holds(SECRET_PROMPT)), place
     leave_unfinished(site)
+    keep_a_reproduction(site)
     kill_when((site.workspace.path / ".amopo/erasing.json").exists, site.workspace.start(*command))
     assert batch.read_bytes() == before
     kill_when(lambda: batch.read_bytes() != before, site.workspace.start(*command))
@@ -232,6 +233,14 @@ def leave_unfinished(site: Site) -> None:
         path = site.workspace.path / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"PAR1\x15\x04" + SECRET_ANSWER.encode())
+
+
+def keep_a_reproduction(site: Site) -> None:
+    """What `amopo reproduce` leaves where something differs: a worktree with the feedback checked out."""
+    kept = site.workspace.path / ".amopo/reproduce/0a1b2c3d4e5f"
+    site.workspace.git("worktree", "add", "--quiet", "--detach", str(kept), "HEAD")
+    shutil.copytree(site.workspace.path / "data/feedback", kept / "data/feedback")
+    assert any(name.startswith("workspace/.amopo/reproduce") for name in site.holds(SECRET_ANSWER))
 
 
 def kill_when(is_time: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -308,6 +317,7 @@ def test_an_erased_text_is_nowhere(erased: tuple[Site, Any]) -> None:
     site, _ = erased
 
     assert [place for text in SECRETS for place in site.holds(text)] == []
+    assert len(site.workspace.git("worktree", "list").splitlines()) == 1
 
 
 def test_neighbours_stay(erased: tuple[Site, Any]) -> None:

@@ -59,6 +59,10 @@ def test_the_version_names_what_made_it(workspace: Workspace) -> None:
     assert version.tags["data/pairs"] in recorded
     assert version.tags["policy"] in recorded
     assert version.tags["dimensions"] == "helpfulness,correctness,instruction_following"
+    named = {"commit", "lock", "data/pairs", "data/feedback", "constraints", "seed", "packages", "device", "world_size"}
+    run = workspace.run_of(str(version.version))
+    assert named <= version.tags.keys()
+    assert {name: run.data.tags.get(name) for name in named} == {name: version.tags[name] for name in named}
     assert version.description.startswith("# AMoPO policy")
 
 

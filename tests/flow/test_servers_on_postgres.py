@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, text
 
+from tasks.ports import chosen_port
 from tests.flow.postgres import ENCODED, PASSWORD, Postgres, postgres  # noqa: F401 (a fixture)
 from tests.flow.running import Up, assert_none_left, json_of, start_up
 
@@ -120,6 +122,28 @@ def test_a_killed_supervisor_leaves_no_process_and_no_second_store(here: Workspa
     assert lost.code == 1
     assert f"MLflow at {up.said['mlflow']}" in lost.err
     assert not (here.path / "mlflow.db").exists()
+
+
+def test_it_comes_back_as_after_a_reboot(here: Workspace, databases: dict[str, str]) -> None:
+    """The ports are those of operation.yaml; without the database, `amopo ui` says which one is meant."""
+    prefect, mlflow = chosen_port(0, "", ""), chosen_port(0, "", "")
+    refused = here.amopo("ui")
+    (here.path / "operation.yaml").write_text(
+        f"servers: {{prefect_api_url: 'http://127.0.0.1:{prefect}/api', mlflow_tracking_uri: 'http://127.0.0.1:{mlflow}'}}"
+    )
+    ports = ("--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
+    up = start_up(here, "--no-serve", *ports, env=databases)
+    champion = here.versions()["champion"]
+    up.process.send_signal(signal.SIGTERM)
+    code, err = up.ended()
+
+    assert refused.code == 2
+    assert "name it as MLFLOW_BACKEND_STORE_URI" in refused.err
+    assert not (here.path / "mlflow.db").exists()
+    assert up.said["mlflow"] == f"http://127.0.0.1:{mlflow}"
+    assert champion is not None
+    assert code == 0, err
+    assert_none_left(here)
 
 
 def assert_hidden(text: str) -> None:

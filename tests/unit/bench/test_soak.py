@@ -1,13 +1,20 @@
 """What the soak kills, when it looks for a checkpoint, and what it takes for a difference."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from bench.survival.state import Result, differences, unfinished_checkpoint
 from bench.survival.trial import MARKS, STAGES, WAYS, planned
 
+ROOT = Path(__file__).parents[3]
 EXPECTED = Result({"dvc.lock": "a", "models/policy/model.safetensors": "b"}, frozenset({"s/1"}), "", "2", 2, "promoted")
+
+
+def test_every_stage_of_the_pipeline_is_a_part_of_a_run() -> None:
+    assert set(STAGES) == set(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
 
 
 def test_thirty_kills_hit_every_part_and_everybody() -> None:

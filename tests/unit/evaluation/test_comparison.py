@@ -65,6 +65,13 @@ def test_the_interval_of_the_difference_is_paired(params):
     assert helpfulness.baseline.high - helpfulness.baseline.low > 0.5
 
 
+def test_what_is_no_number_is_no_tie(params):
+    whole, broken = ranked(("q0", 1.0, 3.0, 1.0)), ranked(("q0", float("nan"), 3.0, 1.0))
+
+    with pytest.raises(UserError, match="test pair p0 has no finite log-probability"):
+        compare(whole, broken, params)
+
+
 def test_overall_is_weighted_by_the_promotion_section(params):
     """Weights 3 and 1 (the default): (3 * 2 + 1 * -0.5) / 4 = 1.375."""
     weighted = weighing(params, helpfulness=3.0)

@@ -5,6 +5,8 @@ import torch
 
 from amopo_core.chat import ChatEncoder
 from amopo_core.data.tables import Pair
+from amopo_core.errors import UserError
+from amopo_core.evaluation.measuring import reference_logps
 from amopo_core.evaluation.ranking import rank
 from amopo_core.policy import load_policy
 
@@ -87,3 +89,32 @@ def test_the_batch_size_changes_nothing_but_the_last_bits(policy):
     )
 
     assert [ranked.chosen_logp for ranked in one] == pytest.approx([ranked.chosen_logp for ranked in many], abs=1e-5)
+
+
+@pytest.fixture
+def overflowing(tiny_policy_folder):
+    """A policy that has no number for what comes after 200 tokens: the checks of the forward pass see shorter rows."""
+    broken = load_policy(tiny_policy_folder)
+
+    def overflow(_module, _inputs, output):
+        output[:, 200:] = float("nan")
+        return output
+
+    handle = broken.model.model.norm.register_forward_hook(overflow)
+    yield broken
+    handle.remove()
+
+
+def test_a_response_without_a_finite_log_probability_is_refused_by_name(overflowing):
+    pairs = [pair(0, "So.", "No."), pair(1, "So.", "n" * 220)]
+
+    with pytest.raises(UserError, match="gives the rejected response of test pair p1 the mean log-probability nan"):
+        rank(overflowing, ChatEncoder(overflowing.tokenizer), pairs, None, batch_size=1)
+
+
+def test_so_is_one_of_the_regression_set_with_its_file_and_row(overflowing, params):
+    prompts = {name: [{"role": "user", "content": f"{name}?"}] for name in ("Who", "Why")}
+    one_by_one = params.evaluation.model_copy(update={"batch_size": 1})
+
+    with pytest.raises(UserError, match=r"the response to prompt 2 of .*regression.jsonl \('Why\?'\) the mean"):
+        reference_logps(overflowing, prompts, ["Me.", "n" * 220], params.model_copy(update={"evaluation": one_by_one}))

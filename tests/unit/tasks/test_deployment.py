@@ -37,10 +37,9 @@ def test_the_deployment_has_all_schedules_and_hears_of_the_event():
     assert trigger.expect == {"amopo.feedback"}
 
 
-@pytest.mark.parametrize("schedule", [Schedule(cron="61 * * * *"), Schedule(rrule="FREQ=SOMETIMES")])
-def test_a_schedule_that_is_none_is_refused(schedule):
+def test_a_schedule_that_prefect_alone_takes_for_none_is_refused():
     with pytest.raises(UserError, match=r"operation\.yaml: schedules: "):
-        deployment(scheduled, Operation(schedules=[schedule]))
+        deployment(scheduled, Operation(schedules=[Schedule(cron="0 3 LW * *")]))
 
 
 def test_two_folders_of_one_name_are_two_deployments(tmp_path, monkeypatch):

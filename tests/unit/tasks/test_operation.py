@@ -43,6 +43,12 @@ def test_a_misspelt_key_in_a_list_is_named_with_its_line_and_its_likeness(tmp_pa
         ('schedules: [{cron: "0 3 * *"}]', "schedules.0.cron: it is '0 3 * *'; expected five fields"),
         ('schedules: [{cron: "0 3 * * *", timezone: Europe/Atlantis}]', "'Europe/Atlantis' is no time zone"),
         ('schedules: [{cron: "0 3 * * *", timezone: ../etc}]', "'../etc' is no time zone"),
+        (
+            'schedules: [{cron: "61 * * * *"}]',
+            "schedules.0.cron: it is '61 * * * *': bad minute; expected, for example",
+        ),
+        ("schedules: [{rrule: FREQ=SOMETIMES}]", "schedules.0.rrule: it is 'FREQ=SOMETIMES': "),
+        ("schedules: [{rrule: whenever}]", "schedules.0.rrule: it is 'whenever': "),
         ("watch: {min_rows: 0}", "watch.min_rows: Input should be greater than or equal to 1"),
         ("watch: {max_hours: 0}", "watch.max_hours: Input should be greater than 0"),
         ("overlap: queue", "overlap: Input should be 'wait' or 'drop'"),

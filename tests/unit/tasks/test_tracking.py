@@ -1,26 +1,42 @@
+import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from amopo_core.params_file import read_params
+from tasks.errors import OutsideError
+from tasks.mlflow_failure import is_mlflow_failure
 from tasks.tracking import (
+    EVALUATION,
+    EXPERIMENT,
+    GUARDRAILS,
+    MANIFEST_FILE,
+    QUALITY,
     SPEED,
     TIMES,
     clear_training_logs,
     flat,
     follow_speed,
+    log_decision,
+    log_results,
     log_times,
     speed_rows,
     time_metrics,
     tracked_run,
 )
 
+PARAMS = Path(__file__).parents[2] / "params.yaml"
 DIES = """
-import os
+import os, platform
+platform.node = lambda: f"pod-{os.getpid()}"  # as on Kubernetes: the same volume, another machine
 from tasks.tracking import tracked_run
 with tracked_run() as run:
     print(run, flush=True)
@@ -37,9 +53,13 @@ def test_nested_sections_become_dotted_names() -> None:
 def test_a_run_that_was_killed_ends_with_the_next_one_of_its_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On another machine too; the run of a copy of the folder is another's."""
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    killed, other = (dies_in_a_run(folder, store) for folder in (here, elsewhere))
+    here.mkdir()
+    dies_in_a_run(here, store)
+    shutil.copytree(here, elsewhere)
+    other, killed = (dies_in_a_run(folder, store) for folder in (elsewhere, here))
     monkeypatch.chdir(here)
     mlflow.set_tracking_uri(store)
     client = MlflowClient()
@@ -105,9 +125,58 @@ def test_what_an_earlier_training_left_is_not_sent(client: MlflowClient) -> None
     assert client.list_artifacts(run) == []
 
 
+def test_the_run_gets_its_own_pictures_and_no_comparisons(client: MlflowClient) -> None:
+    pictures = ["reports/evaluate/dimensions.png", "reports/train/curves.png", "reports/compare/1-2.png"]
+    for path in (*map(Path, pictures), QUALITY / "report.html", MANIFEST_FILE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\x89PNG")
+    for report in (EVALUATION / "report.json", GUARDRAILS):
+        report.parent.mkdir(exist_ok=True)
+        report.write_text(json.dumps({"kl/base": 0.5}))
+    (EVALUATION / "report.md").write_text("# Report\n")
+    with tracked_run() as run:
+        log_results.fn(run, read_params(PARAMS), {})
+
+    assert [file.path for file in client.list_artifacts(run, "reports/train")] == ["reports/train/curves.png"]
+    folders = {file.path for file in client.list_artifacts(run, "reports")}
+    assert folders == {"reports/evaluate", "reports/train", "reports/quality"}
+
+
+class Full(BaseHTTPRequestHandler):
+    """A server of artifacts that takes none."""
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(507)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+def test_a_server_of_artifacts_that_fails_is_said_in_one_message(client: MlflowClient) -> None:
+    Path("decision.json").write_text("{}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Full) as server:
+        thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
+        thread.start()
+        place = f"http://127.0.0.1:{server.server_address[1]}/api/2.0/mlflow-artifacts/artifacts"
+        run = client.create_run(client.create_experiment(EXPERIMENT, artifact_location=place)).info.run_id
+        with pytest.raises(OutsideError, match="did not do what was asked: 507 Server Error"):
+            log_decision(run, Path("decision.json"))
+        server.shutdown()
+        thread.join()
+
+
+def test_s3s_own_errors_are_mlflows_failures_and_other_errors_are_not() -> None:
+    botocore = pytest.importorskip("botocore.exceptions")
+
+    assert is_mlflow_failure(botocore.NoCredentialsError())
+    assert not is_mlflow_failure(FileNotFoundError("reports/evaluate/report.json"))
+
+
 def dies_in_a_run(workspace: Path, store: str) -> str:
     """The run of a process that ended without a word."""
-    workspace.mkdir()
     env = os.environ | {"MLFLOW_TRACKING_URI": store, "PYTHONPATH": str(Path(__file__).parents[3])}
     died = subprocess.run([sys.executable, "-c", DIES], cwd=workspace, env=env, stdout=subprocess.PIPE, text=True)
     assert died.returncode == 9
