@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,7 +57,8 @@ def test_of_two_that_make_it_at_the_same_time_the_first_ones_stays(
     monkeypatch.setattr(store, "MlflowClient", client_of_who_is_slow)
     ensure_store(uri)
 
-    assert MlflowClient(uri).get_experiment_by_name("mine") is not None
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as kept:  # MLflow may hold the file that was there before
+        assert ("mine",) in kept.execute("SELECT name FROM experiments").fetchall()
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
