@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def approve(version: str | None, reject: bool, reason: str, as_json: bool) -> None:
     """Let a version that waits for a person become champion; without VERSION, the only one that waits.
 
-    With promotion.approval: human, a version with a verdict of yes waits. A flow run that pauses for it ends as well.
+    VERSION is a number, or challenger. With promotion.approval: human, a version with a verdict of yes waits. A flow
+    run that pauses for it ends as well.
 
     Example: amopo approve 4 --reason "read twenty answers, all fine"
     """
@@ -56,7 +57,7 @@ def wait_for_approval(version: Version, verdict: Verdict) -> str:
     from flows.server import is_lasting
     from tasks import approval, pause
     from tasks.notification import notify
-    from tasks.settlement import PROMOTED
+    from tasks.standing import PROMOTED
     from tasks.turn import give_back
 
     log, command = get_run_logger(), f"amopo approve {version.number} --reason TEXT"

@@ -133,30 +133,33 @@ def ingest(path: Path | None, source: str, dry_run: bool, as_json: bool) -> None
     from tasks import git
     from tasks.dvc_command import CHAMPION, FEEDBACK, add
     from tasks.fetch import take_source
-    from tasks.laid_in import lay_in, run_at_work
+    from tasks.laid_in import lay_in, turn_to_ingest
     from tasks.no_champion import ensure_champion_folder
 
     git.require_workspace()
     params = read_params()
-    taken, waits = [], not dry_run and run_at_work()
-    if waits and path is None:
-        raise OutsideError("a run is at work here, and every run takes what is new in such a source; wait for its end")
-    with nothing_stored(FEEDBACK, source) if dry_run or waits else nullcontext(FEEDBACK) as feedback:
-        found = take_path(path, source, params, feedback) if path else take_source(source, params, feedback)
-        for each in found:
-            taken.append(each)
-            if not as_json and not waits:
-                ingestion.show(each, dry_run=dry_run)
-    if path and waits:
-        laid = [str(place) for place in lay_in(read_files(path), source)]
-        if as_json:
-            print_json({"source": source, "stored": False, "waiting": laid})
-        else:
-            click.echo(f"a run is at work: {', '.join(laid)} waits for the next one")
-        return
-    if not dry_run:
-        ensure_champion_folder()
-        add(FEEDBACK, CHAMPION)
+    taken = []
+    with nullcontext(True) if dry_run else turn_to_ingest() as has_turn:
+        if not has_turn and path is None:
+            raise OutsideError(
+                "a run is at work here, and every run takes what is new in such a source; wait for its end"
+            )
+        with nothing_stored(FEEDBACK, source) if dry_run or not has_turn else nullcontext(FEEDBACK) as feedback:
+            found = take_path(path, source, params, feedback) if path else take_source(source, params, feedback)
+            for each in found:
+                taken.append(each)
+                if not as_json and has_turn:
+                    ingestion.show(each, dry_run=dry_run)
+        if path and not has_turn:
+            laid = [str(place) for place in lay_in(read_files(path), source)]
+            if as_json:
+                print_json({"source": source, "stored": False, "waiting": laid})
+            else:
+                click.echo(f"a run is at work: {', '.join(laid)} waits for the next one")
+            return
+        if not dry_run:
+            ensure_champion_folder()
+            add(FEEDBACK, CHAMPION)
     if as_json:
         print_json(ingestion.as_json(taken, source, is_declared=source in params.sources, dry_run=dry_run))
     else:

@@ -12,7 +12,7 @@ from amopo_core.params_file import read_params
 from amopo_core.promotion import Verdict
 from amopo_core.training.launch import launch_file
 from flows.approval import wait_for_approval
-from tasks import approval, git, registry, settlement, tracking
+from tasks import git, registry, settlement, tracking
 from tasks.champion import bring_champion
 from tasks.dvc import StageRun, record, run_stage
 from tasks.dvc_command import CHAMPION, FEEDBACK, add, is_clean
@@ -20,13 +20,15 @@ from tasks.errors import OutsideError
 from tasks.fetch import fetch_sources
 from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
-from tasks.last_retraining import noted
+from tasks.last_retraining import note_end, noted
 from tasks.leftovers import clear_leftovers
 from tasks.lock import CANDIDATE, read_lock
-from tasks.notification import notify, tell_failure
+from tasks.notification import tell_failure
 from tasks.pages import keep_page
 from tasks.registry import Version
 from tasks.report_page import report_page
+from tasks.standing import AWAITING
+from tasks.telling import tell_verdict
 from tasks.verdict import DECISION, Measured, compare_candidate, decide_promotion
 from tasks.waiting import wait_for_mlflow
 
@@ -70,6 +72,7 @@ def retrain() -> Outcome:
     found = registry.by_lock(read_lock().digest)
     if found and found.settled and is_clean(*CANDIDATE):
         get_run_logger().info("nothing new and nothing changed: version %s is up to date", found.number)
+        tell_verdict(found)
         return Outcome(found, executed(runs))
 
     runs.append(run_stage("base"))
@@ -89,6 +92,7 @@ def retrain() -> Outcome:
         if found and found.settled:
             get_run_logger().info("this very state is version %s, settled earlier", found.number)
             tracking.name_version(run_id, found.number)
+            tell_verdict(found)
             return Outcome(found, executed(runs))
 
         wait_for_mlflow(get_run_logger())
@@ -109,13 +113,11 @@ def retrain() -> Outcome:
             tracking.log_decision(run_id, DECISION)
         keep_page("retrain-report", report_page(REPORT, version, verdict))
         keep_page("feedback-quality", quality_verdict())
-        if verdict.promote:
-            approval.supersede(version)
         needs_approval = params.promotion.approval == "human"
         standing = settlement.settle(version, verdict, rival, needs_approval=needs_approval)
-    title, text = f"{version.uri}: {standing}", "\n".join(verdict.reasons)
-    notify("promotion" if standing == settlement.PROMOTED else "verdict", title, text)
-    if standing == settlement.AWAITING:
+    tell_verdict(version)
+    if standing == AWAITING:
+        note_end()
         standing = wait_for_approval(version, verdict)
     return Outcome(version, executed(runs), measured, verdict, standing)
 

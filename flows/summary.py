@@ -12,7 +12,7 @@ from flows.retrain import FEEDBACK_REPORT, REPORT, Outcome
 from flows.usage import Usage
 from tasks.mlflow_server import mlflow_pages
 from tasks.registry import VERDICT_TAG
-from tasks.settlement import AWAITING, PROMOTED
+from tasks.standing import AWAITING, PROMOTED
 from tasks.verdict import comparison_numbers
 
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-
 from amopo_core.errors import UserError
 from tasks import ledger
 from tasks.checkpoint import require_loadable
 from tasks.pause import Answer, wake
-from tasks.registry import DECISION_TAG, MODEL, VERDICT_TAG, Version, by_number, by_verdict, tag
-from tasks.settlement import AWAITING, NOBODY, PROMOTED
+from tasks.registry import DECISION_TAG, MODEL, VERDICT_TAG, Version, by_number, by_verdict, named, tag
+from tasks.standing import AWAITING, NOBODY, PROMOTED, REJECTED, SUPERSEDED, TOLD, TOLD_TAG
 from tasks.tracking import reaching_mlflow
 
-REJECTED, SUPERSEDED = "rejected", "superseded"
 RUN_TAG = "approval_run"
 """Tag of a version: the Prefect flow run that pauses until a person answers."""
 
@@ -26,22 +22,25 @@ def waiting() -> list[Version]:
     return by_verdict(AWAITING)
 
 
-def require_waiting(number: str | None) -> Version:
-    """The version of that number; without one, the only one that waits.
+def require_waiting(name: str | None) -> Version:
+    """The version of that number or alias; without one, the only one that waits.
 
     Raises:
         UserError: it does not wait, or none or several do.
     """
     found = waiting()
-    if number is None:
+    if name is None:
         if len(found) == 1:
             return found[0]
         which = ", ".join(version.number for version in found)
-        raise UserError(f"several versions wait for approval: {which}; name one" if found else _none(None))
-    for version in found:
-        if version.number == number:
-            return version
-    raise UserError(_none(by_number(number), number))
+        raise UserError(
+            f"several versions wait for approval: {which}; name one" if found else "no version waits for approval"
+        )
+    version = named(name)
+    if version.number not in {each.number for each in found}:
+        verdict = version.tags.get(VERDICT_TAG, "not decided yet")
+        raise UserError(f"version {version.number} does not wait for approval: its verdict is `{verdict}`")
+    return version
 
 
 def approve(version: Version, *, why: str, by: str) -> str | None:
@@ -74,20 +73,30 @@ def reject(version: Version, *, why: str, by: str) -> str | None:
     return trouble
 
 
-def end_waiting(version: Version, *, why: str, by: str) -> None:
-    """What a promotion by hand means for a version that waits: that is its approval."""
-    if any(found.number == version.number for found in waiting()):
+def end_waiting(version: Version, *, why: str, by: str) -> bool:
+    """What a promotion by hand means for a version that waits: that is its approval. Whether it did wait."""
+    waits = any(found.number == version.number for found in waiting())
+    if waits:
         _end(version, PROMOTED, why, by)
+    return waits
 
 
-@task(task_run_name="supersede", cache_policy=NO_CACHE)
-def supersede(newer: Version) -> None:
-    """Older versions wait no longer: one that is newer has a verdict of yes, too."""
+def supersede(newer: Version) -> list[str]:
+    """Older versions wait no longer: one that is newer has a verdict of yes, too. A line for each.
+
+    One that is or was champion does not wait: the command that promoted it was killed before it could say so.
+    """
+    said, champions = [], {entry.version for entry in ledger.read().entries}
     for version in waiting():
-        if int(version.number) < int(newer.number):
+        if int(version.number) >= int(newer.number):
+            continue
+        if version.number in champions:
+            _end(version, PROMOTED, "it became champion (see `amopo history`)", f"version {newer.number}")
+        else:
             why = f"version {newer.number} is newer, and its verdict is yes too"
             _end(version, SUPERSEDED, why, f"version {newer.number}")
-            get_run_logger().info("version %s waited for approval and is superseded: %s", version.number, why)
+            said.append(f"version {version.number} waited for approval and is superseded: {why}")
+    return said
 
 
 def question(version: Version, reasons: Sequence[str]) -> str:
@@ -129,6 +138,7 @@ def _end(version: Version, verdict: str, why: str, by: str) -> None:
     """The answer, then the verdict, then the flow run that waits for it, if it still does."""
     with reaching_mlflow():
         tag(version, "approval", json.dumps({"verdict": verdict, "why": why, "by": by}, ensure_ascii=False))
+        tag(version, TOLD_TAG, TOLD)  # by the command, or of the newer version
         tag(version, VERDICT_TAG, verdict)
     if run_id := version.tags.get(RUN_TAG):
         wake(run_id)
@@ -143,10 +153,3 @@ def _require_same_champion(version: Version, champion: str) -> None:
             f" `amopo compare {champion} {number}`; then `amopo promote {number} --reason TEXT` or"
             f" `amopo approve {number} --reject --reason TEXT`, or retrain"
         )
-
-
-def _none(version: Version | None, number: str = "") -> str:
-    if version:
-        verdict = version.tags.get(VERDICT_TAG, "not decided yet")
-        return f"version {version.number} does not wait for approval: its verdict is `{verdict}`"
-    return f"there is no version {number}; `amopo status` lists versions" if number else "no version waits for approval"

@@ -29,7 +29,7 @@ def bring_champion(champion: Version | None) -> None:
         get_run_logger().info("no champion yet: the candidate will be compared with the base policy")
         write_no_champion()
         return
-    identity = {"policy": champion.tags[POLICY_TAG]}
+    identity = {"policy": champion.tags.get(POLICY_TAG) or f"{champion.uri} of run {champion.run_id}"}
     if _identity() == identity:
         return
     get_run_logger().info("bringing the champion, version %s, to %s", champion.number, CHAMPION)

@@ -118,7 +118,8 @@ def send(name: str) -> None:
         log.warning("git has no remote `origin`: the data are sent, the record stays in this repository alone")
         return
     log.info("sending the record to git's remote %s", remote)
-    run_dvc("exp", "push", "--quiet", "--no-cache", remote, name)
+    # a run that failed behind its record makes another of the same name, which DVC would leave here, and exit with 0
+    run_dvc("exp", "push", "--quiet", "--no-cache", "--force", remote, name)
 
 
 def _store_anew_what_is_damaged() -> None:

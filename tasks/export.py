@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from hashlib import file_digest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 
@@ -40,9 +40,8 @@ def export(version: Version, folder: Path) -> list[str]:
     require_empty(folder)
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        beside = Path(scratch) / "policy"
         bring(version, beside)
         load_policy(beside)  # what does not load here loads nowhere
         (beside / CARD).write_text(_card(version, beside), encoding="utf-8")
@@ -50,8 +49,6 @@ def export(version: Version, folder: Path) -> list[str]:
         if folder.exists():
             folder.rmdir()
         beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return sorted(path.name for path in folder.iterdir())
 
 

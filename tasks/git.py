@@ -21,6 +21,8 @@ _UNFINISHED = {
     "CHERRY_PICK_HEAD": "cherry-pick",
     "REVERT_HEAD": "revert",
 }
+_EXPERIMENTS = "refs/exps"
+"""Where DVC keeps experiments."""
 _SOURCES = (":(glob)amopo_core/**/*.py", ":(glob)tasks/**/*.py", ":(glob)flows/**/*.py", "configs")
 """What decides a run's result beside its parameters and data."""
 _RECORDED = (
@@ -83,7 +85,7 @@ def find_commit(name: str) -> str | None:
     """The commit of a name, a hash or an experiment, here or else at git's remote; None where nobody knows it."""
     found = _commit_here(name)
     if found is None and (remote := default_remote()):
-        _git("fetch", "--quiet", remote, "+refs/exps/*:refs/exps/*")  # where DVC keeps experiments
+        _fetch_experiments(remote)
         found = _commit_here(name)
     return found
 
@@ -140,9 +142,18 @@ def stand_in_author() -> dict[str, str]:
     return {name: os.environ.get(name, "amopo") for name in names}
 
 
+def _fetch_experiments(remote: str) -> None:
+    """Bring DVC's experiments. A name that is known here stays with its commit: that of the remote may be older."""
+    here = set(_git("for-each-ref", "--format=%(refname)", _EXPERIMENTS).split())
+    there = [line.split("\t")[1] for line in _git("ls-remote", remote, f"{_EXPERIMENTS}/*").splitlines()]
+    if there:
+        wanted = [ref if ref in here else f"{ref}:{ref}" for ref in there]  # a bare name brings the commit alone
+        _git("fetch", "--quiet", "--no-write-fetch-head", "--stdin", remote, given="\n".join(wanted))
+
+
 def _commit_here(name: str) -> str | None:
     """A branch, tag, hash or experiment of this repository."""
-    for line in _git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
+    for line in _git("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS).splitlines():
         commit, ref = line.split(" ", 1)
         if ref.rpartition("/")[2] == name:
             return commit
@@ -193,8 +204,8 @@ def _require_nothing_unfinished() -> None:
             )
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+def _git(*arguments: str, given: str | None = None) -> str:
+    done = subprocess.run(["git", *arguments], input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OutsideError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout

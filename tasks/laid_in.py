@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from filecmp import cmp
 from pathlib import Path
 
-from tasks.errors import OutsideError
 from tasks.inbox import INBOX
-from tasks.turn import own_turn
+from tasks.turn import INGEST, Taken, own_turn
 
 
-def run_at_work() -> bool:
-    """Whether a run is at work in this folder now."""
-    try:
-        with own_turn():
-            return False
-    except OutsideError:
-        return True
+@contextmanager
+def turn_to_ingest() -> Iterator[bool]:
+    """Whether feedback may change within the block: no run is at work, and whatever would begin waits for its end."""
+    with ExitStack() as stack:
+        is_mine = True
+        try:
+            stack.enter_context(own_turn(who=INGEST))
+        except Taken:
+            is_mine = False
+        yield is_mine
 
 
 def lay_in(files: Iterable[Path], source: str) -> list[Path]:

@@ -22,9 +22,9 @@ class Waiting:
     rows: int = 0
     """New rows of declared sources, as far as they could be counted."""
     oldest: float | None = None
-    """When the oldest file of the inbox was last written to [seconds since 1970]."""
+    """When the oldest file whose rows count was last written to [seconds since 1970]."""
     growing: tuple[str, ...] = ()
-    """Files that somebody may still be writing: they were not there, or not like this, at the look before."""
+    """Files that somebody is writing: they were other at the look before. Their rows do not count yet."""
     uncounted: tuple[str, ...] = ()
     """Sources that cannot tell how much is new."""
     problems: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class _File:
 
 
 class Lookout:
-    """Looks again and again, and reads a file only once it has stopped growing, and only once."""
+    """Looks again and again, and reads a file only once two looks have found it the same, and only once."""
 
     def __init__(self) -> None:
         self._before: dict[Path, _File] = {}
@@ -57,20 +57,20 @@ class Lookout:
         """
         problems: list[str] = []
         files = self._files(params, problems)
-        growing = tuple(str(path) for path, file in files.items() if self._before.get(path) != file)
+        growing = tuple(str(path) for path, file in files.items() if self._before.get(path, file) != file)
+        settled = {path: file for path, file in files.items() if self._before.get(path) == file}
         self._before = files
-        if growing:
-            return Waiting(growing=growing, problems=tuple(problems), picture=growing)
-        self._counted = {(path, file): self._rows(path, file, problems) for path, file in files.items()}
+        self._counted = {(path, file): self._rows(path, file, problems) for path, file in settled.items()}
         asked = {name: source for name, source in params.sources.items() if ask_sources and source.fetch}
         found = {name: _new_rows(name, source, problems) for name, source in asked.items()}
         counts = {name: count for name, count in found.items() if count is not None}
         return Waiting(
             rows=sum(self._counted.values()) + sum(counts.values()),
-            oldest=min((file.written for file in files.values()), default=None),
+            oldest=min((file.written for file in settled.values()), default=None),
+            growing=growing,
             uncounted=tuple(name for name in found if name not in counts),
             problems=tuple(problems),
-            picture=(tuple(sorted(files.items(), key=str)), tuple(counts.items())),
+            picture=(tuple(sorted(settled.items(), key=str)), tuple(counts.items())),
         )
 
     def _files(self, params: Params, problems: list[str]) -> dict[Path, _File]:

@@ -15,10 +15,12 @@ _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^):]+\.png)\)")
 
 
 def report_page(report: Path, version: Version, verdict: Verdict) -> str:
-    """The page as Markdown, pictures included: Prefect's pages cannot reach this folder."""
-    became = "promoted" if verdict.promote else "not promoted"
+    """The page as Markdown, pictures included: Prefect's pages cannot reach this folder.
+
+    It is there before anything is done about the verdict, and stays where that fails or waits for a person.
+    """
     parts = [
-        f"# {version.uri}: {became}",
+        f"# {version.uri}: the verdict is {'yes' if verdict.promote else 'no'}",
         *conditions(verdict),
         _place(version),
         with_pictures(report.read_text(encoding="utf-8"), report.parent),

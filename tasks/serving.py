@@ -205,7 +205,8 @@ class Service:
             if await find(client, deployment_id):
                 return
         last = last_retraining()
-        if reason := self._watcher.reason(waiting, time.time(), last.began if last else None):
+        began, failed = (last.began, last.failed) if last else (None, False)
+        if reason := self._watcher.reason(waiting, time.time(), began, last_failed=failed):
             self._say(f"starting a retraining: {reason}")
             await deployment.ask_for_run(client, deployment_id, reason)
 

@@ -9,23 +9,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from amopo_core.promotion import Verdict
-from tasks import ledger
+from tasks import approval, ledger
 from tasks.errors import OutsideError
 from tasks.registry import DECISION_TAG, VERDICT_TAG, Version, by_number, tag
+from tasks.standing import AWAITING, NOBODY, NOT_PROMOTED, NOT_YET, PROMOTED, TOLD_TAG
 from tasks.tracking import reaching_mlflow
-
-PROMOTED, NOT_PROMOTED, AWAITING = "promoted", "not promoted", "awaiting approval"
-"""Verdicts as they are written; a person's answer takes the place of the last (tasks/approval.py)."""
-NOBODY = "none"
-"""Stands for the number of a champion that there was not."""
 
 
 def rival_of(candidate: Version | None) -> Version | None:
     """Whom the candidate has to beat: the champion; for one that is champion itself, whom it replaced.
 
-    The ledger says who that is, so a champion whose alias was lost is still the one to beat.
+    The ledger says who that is, so a champion whose alias was lost is still the one to beat; one to whom somebody has
+    just moved the alias is written down first.
     """
-    champions = ledger.read().champions
+    champions = ledger.reconcile()[0].champions
     if candidate and champions[-1:] == [candidate.number]:
         champions.pop()
     return next((found for number in reversed(champions) if (found := by_number(number))), None)
@@ -56,7 +53,8 @@ def check_champion() -> None:
 def settle(version: Version, verdict: Verdict, rival: Version | None, *, needs_approval: bool = False) -> str:
     """Do as the verdict says and write it on the version; wherever this stops, the same call again completes it.
 
-    The decision is written first and in one piece: with it, a later run goes on from the same verdict and rival.
+    The decision is written first and in one piece: with it, a later run goes on from the same verdict and rival. Older
+    versions wait for a person until a yes has had its effect.
 
     Args:
         version: the candidate.
@@ -76,13 +74,18 @@ def settle(version: Version, verdict: Verdict, rival: Version | None, *, needs_a
         written = NOT_PROMOTED
         if verdict.promote:
             written = _promote(version, verdict, rival, needs_approval=needs_approval)
+            for line in approval.supersede(version):
+                get_run_logger().info("%s", line)
+        tag(version, TOLD_TAG, NOT_YET)
         tag(version, "reasons", "\n".join(verdict.reasons))
         tag(version, VERDICT_TAG, written)
     return written
 
 
 def _promote(version: Version, verdict: Verdict, rival: Version | None, *, needs_approval: bool) -> str:
-    state = ledger.read()
+    state, trouble = ledger.reconcile()
+    if trouble:
+        get_run_logger().warning("%s", trouble)
     if state.champion == version.number:  # as a stopped run left it
         return PROMOTED
     if rival_of(version) != rival:

@@ -57,6 +57,8 @@ def require_reason(why: str) -> None:
 
 def _succeed(version: Version, state: Ledger, how: How, why: str, by: str) -> None:
     if state.alias == version.number:
+        if end_waiting(version, why=why, by=by):
+            return  # what a command began that was killed behind the alias
         raise UserError(f"version {version.number} is champion already; `amopo history` says since when")
     require_loadable(version)
     ledger.move(version.number, after=state, how=how, why=why, by=by)

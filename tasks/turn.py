@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,13 @@ from typing import TextIO
 from tasks.errors import OutsideError
 
 TURN = Path(".amopo/turn")
+INGEST = "amopo ingest"
+"""Who has the turn for so short a time that everybody waits for its end."""
 _held: dict[Path, TextIO] = {}
 """The files that this process holds."""
+_UNKNOWN = "unknown"
+_LOOK = 0.1
+"""Time between two looks at a turn that is about to change hands [seconds]."""
 
 
 class Taken(OutsideError):
@@ -25,38 +32,77 @@ def own_turn(wait: Callable[[str], None] | None = None, place: Path = TURN, who:
     """Keeps every other run of this workspace out within the block; the kernel lets go however this process ends.
 
     Args:
-        wait: gets one line that says for whom this one waits; without it, nobody waits.
+        wait: gets one line that says for whom this one waits; without it, nobody waits for a run.
         place: the file that is held.
-        who: what holds it, as a message names it.
+        who: what holds it, as a message to others names it.
 
     Raises:
         Taken: another one is at work here, and this one does not wait.
     """
     place.parent.mkdir(exist_ok=True)
     with place.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = f"process {file.read().strip() or 'unknown'}"
+        if not _lock(file):
+            _wait_for_ingest(file, wait or _say)
+        if not _lock(file):
+            process, holder = _holder(file)
             if wait is None:
                 raise Taken(
-                    f"another {who} is at work in this folder ({holder});"
+                    f"another {holder} is at work in this folder (process {process});"
                     " wait until it ends, then run the same command again"
-                ) from None
-            wait(f"waiting until the {who} of {holder} has ended")
+                )
+            wait(f"waiting until the {holder} of process {process} has ended")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} {who}")
         file.flush()
         _held[place] = file
         try:
             yield
         finally:
-            del _held[place]
+            _let_go(place)
 
 
 def give_back() -> None:
     """Let others have the turn before the block ends, for what only waits from here on."""
-    if file := _held.get(TURN):
+    _let_go(TURN)
+
+
+def _let_go(place: Path) -> None:
+    """Without a name in it: between two holders the file says nothing of either."""
+    if file := _held.pop(place, None):
+        file.truncate(0)
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait_for_ingest(file: TextIO, say: Callable[[str], None]) -> None:
+    """Come back when the file is locked by this process, or held by anything but an ingest."""
+    is_said, nameless = False, 50
+    while not _lock(file):
+        process, holder = _holder(file)
+        if process == _UNKNOWN and nameless:  # it changes hands at this moment
+            nameless -= 1
+        elif holder != INGEST:
+            return
+        elif not is_said:
+            say(f"waiting until the {holder} of process {process} has ended")
+            is_said = True
+        time.sleep(_LOOK)
+
+
+def _holder(file: TextIO) -> tuple[str, str]:
+    """The holder's process id, and what it is."""
+    read = os.pread(file.fileno(), 100, 0)  # past the buffer, which may hold what was there at the look before
+    process, _, who = read.decode().partition(" ")
+    return process or _UNKNOWN, who or "run"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201 (a command that waits for nobody has no other way to say that it does)

@@ -17,6 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from amopo_core.errors import UserError
+from tasks.last_retraining import last_retraining
 from tasks.pause import is_due, limit
 from tasks.ports import free_port
 from tasks.prefect_server import api_url, prefect_database, prefect_server
@@ -103,7 +104,9 @@ def test_a_verdict_of_yes_waits_for_a_person_and_the_flow_pauses_where_there_is_
     assert started.poll() is None, started.communicate()
     assert here.served() == "2"
     with own_turn():  # others may work while a person is waited for
-        pass
+        last = last_retraining()
+        assert last is not None
+        assert last.ended
     with temporary_settings({PREFECT_API_URL: prefect}):
         approved = here.amopo("approve", "--reason", "read twenty answers")
     out, err = started.communicate()

@@ -88,6 +88,9 @@ def test_an_export_takes_a_folder_that_is_empty_and_no_other(here: Promotions, t
     (full / "mine").write_text("mine")
     empty.mkdir()
     file.write_text("mine")
+    for name in ("empty.new", "empty.new.bring"):  # nobody's but the user's
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("mine")
     refused = [here.amopo("export", "1", str(path)) for path in (full, file)]
     taken = here.amopo("export", "1", str(empty))
 
@@ -97,4 +100,5 @@ def test_an_export_takes_a_folder_that_is_empty_and_no_other(here: Promotions, t
     assert [path.name for path in full.iterdir()] == ["mine"]
     assert taken.code == 0, taken.err
     assert (empty / "model.safetensors").is_file()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "full"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "empty.new", "empty.new.bring", "file", "full"]
+    assert (tmp_path / "empty.new/mine").read_text() == (tmp_path / "empty.new.bring/mine").read_text() == "mine"

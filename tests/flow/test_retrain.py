@@ -125,7 +125,7 @@ def test_prefect_keeps_the_report(workspace: Workspace) -> None:
         [(report,)] = server.execute("SELECT data FROM artifact WHERE key = 'retrain-report'").fetchall()
 
     page = json.loads(report)
-    assert page.startswith("# models:/amopo/1: promoted\n\n| holds | condition |")
+    assert page.startswith("# models:/amopo/1: the verdict is yes\n\n| holds | condition |")
     assert (workspace.path / "reports/evaluate/report.md").read_text().partition("![")[0] in page
     assert page.count("](data:image/png;base64,") == 3
 
@@ -161,6 +161,9 @@ def test_the_champion_loads_and_generates(workspace: Workspace, monkeypatch: pyt
 
 
 def test_nothing_new_and_nothing_changed_ends_without_training(workspace: Workspace) -> None:
+    client = MlflowClient(workspace.store)
+    told_before = client.get_model_version("amopo", "1").tags["told"]
+    client.set_model_version_tag("amopo", "1", "told", "not yet")  # as one leaves it that is killed behind the verdict
     trained = workspace.trained_at()
     again = workspace.amopo("retrain", "--json")
 
@@ -180,6 +183,7 @@ def test_nothing_new_and_nothing_changed_ends_without_training(workspace: Worksp
     }
     assert workspace.trained_at() == trained
     assert "nothing new and nothing changed" in again.err
+    assert told_before == client.get_model_version("amopo", "1").tags["told"] == "yes"
 
 
 def test_ctrl_c_in_training_leaves_no_process_and_the_champion(workspace: Workspace) -> None:

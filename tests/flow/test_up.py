@@ -137,7 +137,7 @@ def test_the_report_is_read_with_its_reasons_and_pictures(page: Page, workspace:
     wanted = {"artifacts": {"key": {"any_": ["retrain-report"]}, "flow_run_id": {"any_": [demo_run(workspace)]}}}
     [report] = asked(up, "artifacts", wanted)
     place = f"{up.said['prefect']}{pages}/artifacts/artifact/{report['id']}"
-    text = page.open(place, until="models:/amopo/1: promoted")
+    text = page.open(place, until="models:/amopo/1: the verdict is yes")
 
     assert "better, the interval lies above zero" in text
     assert page.pictures() == ["candidate against base, dimension by dimension", "curves", "weights"]

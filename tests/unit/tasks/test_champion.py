@@ -10,7 +10,12 @@ from tasks.champion import bring_champion
 from tasks.registry import MODEL, Version
 
 
-def test_a_clone_without_any_model_gets_the_servers_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tags", "identity"), [({"policy": "1.dir"}, "1.dir"), ({}, "models:/amopo/1 of run 0a")], ids=["ours", "by hand"]
+)
+def test_a_clone_without_any_model_gets_the_servers_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], identity: str
+) -> None:
     registered, clone = tmp_path / "registered", tmp_path / "clone"
     for file in ("model/model.safetensors", "components/tokenizer/tokenizer.json"):
         (registered / file).parent.mkdir(parents=True)
@@ -23,10 +28,10 @@ def test_a_clone_without_any_model_gets_the_servers_champion(tmp_path: Path, mon
     number = str(client.create_model_version(MODEL, str(registered)).version)
 
     with disable_run_logger():
-        bring_champion.fn(Version(number, "", {"policy": "1.dir"}))
+        bring_champion.fn(Version(number, "0a", tags))
 
     brought = {path.name: path.read_text() for path in (clone / "models/champion").iterdir()}
-    assert json.loads(brought.pop("champion.json")) == {"policy": "1.dir"}
+    assert json.loads(brought.pop("champion.json")) == {"policy": identity}
     assert brought == {
         "model.safetensors": "model/model.safetensors",
         "tokenizer.json": "components/tokenizer/tokenizer.json",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.laid_in import lay_in, run_at_work
+from tasks.laid_in import lay_in, turn_to_ingest
 from tasks.turn import own_turn
 
 
@@ -14,11 +14,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_run_is_at_work_as_long_as_it_has_the_turn() -> None:
-    assert not run_at_work()
-    with own_turn():
-        assert run_at_work()
-    assert not run_at_work()
+def test_feedback_may_change_as_long_as_no_run_has_the_turn() -> None:
+    with turn_to_ingest() as before:
+        pass
+    with own_turn(), turn_to_ingest() as beside_a_run:
+        pass
+    with turn_to_ingest() as after:
+        pass
+
+    assert (before, beside_a_run, after) == (True, False, True)
 
 
 def test_a_file_waits_once_and_another_of_its_name_beside_it(folder: Path) -> None:

@@ -36,19 +36,34 @@ def test_a_file_counts_once_it_has_stopped_growing(params):
     second = lookout.look(params, ask_sources=True)
     third = lookout.look(params, ask_sources=True)
 
-    assert [first.growing, second.growing] == [("data/inbox/playground/a.jsonl",)] * 2
+    assert [first.growing, second.growing] == [(), ("data/inbox/playground/a.jsonl",)]
+    assert [first.rows, second.rows] == [0, 0]
     assert (third.growing, third.rows) == ((), 5)
     assert third.oldest == (BASKET / "a.jsonl").stat().st_mtime
 
 
-def test_one_file_that_grows_holds_the_others_back(params):
+def test_new_files_hold_nothing_back_and_count_at_the_next_look(params):
+    """A stream of them, one a look."""
+    lookout, rows = Lookout(), []
+    for number in range(4):
+        drop(f"{number}.jsonl", 2)
+        found = lookout.look(params, ask_sources=True)
+        rows.append(found.rows)
+        assert found.growing == ()
+
+    assert rows == [0, 2, 4, 6]
+
+
+def test_the_others_count_while_one_grows(params):
     lookout = Lookout()
     drop("a.jsonl", 3)
-    lookout.look(params, ask_sources=True)
     drop("b.jsonl", 1)
+    lookout.look(params, ask_sources=True)
+    drop("b.jsonl", 2)
+    found = lookout.look(params, ask_sources=True)
 
-    assert lookout.look(params, ask_sources=True).growing == ("data/inbox/playground/b.jsonl",)
-    assert lookout.look(params, ask_sources=True).rows == 4
+    assert (found.growing, found.rows) == (("data/inbox/playground/b.jsonl",), 3)
+    assert lookout.look(params, ask_sources=True).rows == 5
 
 
 def test_files_of_undeclared_sources_and_unfinished_ones_do_not_count(params):

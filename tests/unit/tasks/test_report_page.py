@@ -29,7 +29,7 @@ def test_the_page_has_verdict_reasons_report_and_every_picture_in_it(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:5000/")
     page = report_page(report, VERSION, NO)
 
-    assert page.startswith("# models:/amopo/2: not promoted\n\n- correctness -0.120")
+    assert page.startswith("# models:/amopo/2: the verdict is no\n\n- correctness -0.120")
     assert "[version 2](http://127.0.0.1:5000/#/models/amopo/versions/2), run 0a1b2c." in page
     assert f"# Report\n\n![bars]({INLINE})\n![lost](lost.png)\n" in page
     assert page.endswith(f"## Training\n\n![curves]({INLINE})\n")

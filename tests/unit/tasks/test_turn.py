@@ -1,10 +1,11 @@
+import os
 import subprocess
 import sys
 
 import pytest
 
 from tasks.errors import OutsideError
-from tasks.turn import give_back, own_turn
+from tasks.turn import INGEST, give_back, own_turn
 
 HOLD = """
 import sys
@@ -64,6 +65,21 @@ def test_who_waits_says_for_whom_and_then_has_the_turn(other):
         said += waiting.stdout.readlines()
 
     assert said == [f"waiting until the run of process {other.pid} has ended\n", "mine\n"]
+
+
+@pytest.mark.parametrize(("own", "said"), [("wait=print", 0), ("who=INGEST", 1)])
+def test_an_ingest_is_waited_for_by_all_also_by_those_who_wait_for_no_run(tmp_path, monkeypatch, own, said):
+    monkeypatch.chdir(tmp_path)
+    code = f"from tasks.turn import INGEST, own_turn\nwith own_turn({own}): print('mine')"
+    with own_turn(who=INGEST):
+        waiting = subprocess.Popen(
+            [sys.executable, "-uc", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        stream = (waiting.stdout, waiting.stderr)[said]
+        assert stream.readline() == f"waiting until the amopo ingest of process {os.getpid()} has ended\n"
+    out, err = waiting.communicate()
+
+    assert (out, err, waiting.returncode) == ("mine\n", "", 0)
 
 
 def test_of_two_starts_at_the_same_instant_one_works_ten_times(tmp_path, monkeypatch):

@@ -51,17 +51,52 @@ def test_a_file_that_grows_holds_back_what_is_enough():
 def test_the_same_feedback_is_asked_for_once_and_again_when_it_has_waited_long():
     watcher = Watcher(Watch(min_rows=5, max_hours=2.0), NOON)
 
-    assert watcher.reason(seen(5, "refused"), NOON, None)
-    assert watcher.reason(seen(5, "refused"), NOON + 1.9 * HOUR, None) is None
-    assert watcher.reason(seen(6, "another"), NOON + 1.9 * HOUR, None)
-    assert watcher.reason(seen(6, "another"), NOON + 3.9 * HOUR, None)
+    assert watcher.reason(seen(5, "kept"), NOON, None)
+    assert watcher.reason(seen(5, "kept"), NOON + 1.9 * HOUR, NOON + 60) is None
+    assert watcher.reason(seen(6, "another"), NOON + 1.9 * HOUR, NOON + 60)
+    assert watcher.reason(seen(6, "another"), NOON + 3.9 * HOUR, NOON + 1.91 * HOUR)
 
 
 def test_without_a_limit_of_time_the_same_feedback_is_never_asked_for_again():
     watcher = Watcher(Watch(min_rows=5), NOON)
 
     assert watcher.reason(seen(5), NOON, None)
-    assert watcher.reason(seen(5), NOON + 1000 * HOUR, None) is None
+    assert watcher.reason(seen(5), NOON + 1000 * HOUR, NOON + 60) is None
+
+
+@pytest.mark.parametrize(("hours", "patience"), [(None, 1), (2.0, 2)])
+def test_what_failed_before_it_took_anything_is_asked_for_again_by_the_time_not_by_each_new_row(hours, patience):
+    """It may even fail before it notes that it began."""
+    for began, failed in ((None, False), (NOON - HOUR, False), (NOON + 60, True)):
+        watcher = Watcher(Watch(min_rows=5, max_hours=hours), NOON)
+        assert watcher.reason(seen(5), NOON, None)
+        for minute in range(1, 60 * patience):
+            assert watcher.reason(seen(5 + minute), NOON + 60 * minute, began, last_failed=failed) is None
+        assert watcher.reason(seen(999), NOON + patience * HOUR, began, last_failed=failed)
+
+
+def test_what_failed_with_the_feedback_it_took_is_tried_again_without_any_new_row():
+    watcher = Watcher(Watch(min_rows=5), NOON)
+
+    assert watcher.reason(seen(5), NOON, None)
+    assert watcher.reason(seen(0), NOON + 0.9 * HOUR, NOON + 60, last_failed=True) is None
+    again = watcher.reason(seen(0), NOON + 1.1 * HOUR, NOON + 60, last_failed=True)
+    assert again == "the last retraining, which began 1 h 5 min ago, did not come to its end"
+    assert watcher.reason(seen(0), NOON + 2 * HOUR, NOON + 1.11 * HOUR, last_failed=True) is None
+    assert watcher.reason(seen(0), NOON + 2.2 * HOUR, NOON + 1.11 * HOUR, last_failed=True)
+    assert watcher.reason(seen(0), NOON + 9 * HOUR, NOON + 2.3 * HOUR) is None
+
+
+def test_who_writes_without_an_end_holds_back_for_a_limited_time():
+    grows = {"growing": ("b.jsonl",)}
+    watcher = Watcher(Watch(min_rows=5, max_hours=2.0), NOON)
+    alone = Watcher(Watch(max_hours=2.0), NOON)
+
+    assert watcher.reason(seen(5, **grows), NOON, None) is None
+    assert watcher.reason(seen(7, **grows), NOON + 1.9 * HOUR, None) is None
+    assert watcher.reason(seen(8, **grows), NOON + 2 * HOUR, None) == "8 new rows, at least 5 asked for"
+    assert alone.reason(seen(0, **grows), NOON, None) is None
+    assert alone.reason(seen(0, **grows), NOON + 2 * HOUR, None) == "b.jsonl: written to for 2 h 0 min without an end"
 
 
 def test_a_source_that_cannot_count_is_looked_into_some_time_after_the_last_retraining():

@@ -1,0 +1,11 @@
+"""What becomes of a version, as the verdict that is written on it says, and who has been told of it."""
+
+PROMOTED, NOT_PROMOTED, AWAITING = "promoted", "not promoted", "awaiting approval"
+"""What a run writes."""
+REJECTED, SUPERSEDED = "rejected", "superseded"
+"""What a person's answer, or a newer version, makes of one that waits; an answer of yes makes it `PROMOTED`."""
+NOBODY = "none"
+"""Stands for the number of a champion that there was not."""
+TOLD_TAG = "told"
+"""Tag of a version: whether those who want to know were told of its verdict. Written with the verdict."""
+NOT_YET, TOLD = "not yet", "yes"
