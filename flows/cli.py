@@ -33,7 +33,7 @@ PLAYGROUND = "playground"
 
 
 def main() -> None:
-    """Run the command line and end with 0, 1 (failed), 2 (a mistake in what was given) or 130 (interrupted)."""
+    """Run the command line; end with 0, 1 (failed), 2 (a mistake in what was given), 130 (Ctrl-C) or 143 (SIGTERM)."""
     set_defaults()
     signal.signal(signal.SIGTERM, _end)
     sys.exit(exit_status(sys.argv[1:]))
@@ -250,13 +250,14 @@ def _run_flow(as_json: bool) -> None:
     from rich.console import Console
 
     from flows import summary
+    from flows.cancelled import ending_when_cancelled
     from flows.console import show_own_lines
     from flows.prefect_away import reaching_prefect
     from flows.retrain import retrain as flow
     from flows.server import prefect_server
 
     show_own_lines()
-    with prefect_server(), reaching_prefect():
+    with prefect_server(), reaching_prefect(), ending_when_cancelled():
         outcome = flow()
     if as_json:
         print_json(summary.as_json(outcome, usage()))

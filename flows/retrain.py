@@ -13,6 +13,7 @@ from amopo_core.promotion import Verdict
 from amopo_core.training.launch import launch_file
 from flows.approval import wait_for_approval
 from tasks import git, registry, settlement, tracking
+from tasks.cancellation import ends_when_cancelled
 from tasks.champion import bring_champion
 from tasks.dvc import StageRun, record, run_stage
 from tasks.dvc_command import CHAMPION, FEEDBACK, add, is_clean
@@ -20,6 +21,7 @@ from tasks.errors import OutsideError
 from tasks.fetch import fetch_sources
 from tasks.identity import data_digests, version_tags
 from tasks.inbox import take_inbox
+from tasks.killed_runs import close_killed_runs
 from tasks.last_retraining import note_end, noted
 from tasks.leftovers import clear_leftovers
 from tasks.lock import CANDIDATE, read_lock
@@ -52,6 +54,7 @@ class Outcome:
 
 
 @flow(name="retrain", on_failure=[tell_failure])
+@ends_when_cancelled
 @noted()
 def retrain() -> Outcome:
     """Ingest; where anything is due, bring the stages up to date, record, register, decide and promote.
@@ -60,7 +63,7 @@ def retrain() -> Outcome:
     version. A version that is settled is never decided again.
     """
     git.require_workspace()
-    for line in clear_leftovers():
+    for line in [*clear_leftovers(), *close_killed_runs()]:
         get_run_logger().warning(line)
     params = read_params()
     git.require_known_sources(params.evaluation.judge, params.ingestion.redactor, params.promotion.regression)

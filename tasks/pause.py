@@ -30,6 +30,7 @@ from pydantic import Field
 
 from amopo_core.errors import UserError
 from tasks.address import quoted
+from tasks.killed_runs import close_killed_runs, is_killed
 
 HOURS = "AMOPO_APPROVAL_HOURS"
 _DEFAULT_HOURS = 24.0
@@ -106,8 +107,14 @@ def is_due(deployment_id: str | None) -> bool:
 
 
 def wake(run_id: str) -> bool:
-    """End the pause of a flow run without an answer; False where it does not pause or no server knows it."""
+    """End the pause of a flow run without an answer; False where it does not pause or no server knows it.
+
+    One whose process was killed while it paused would be `Running` for ever after: it is closed.
+    """
     if not PREFECT_API_URL.value():
+        return False
+    if is_killed(run_id):
+        close_killed_runs()
         return False
     try:
         resume_flow_run(UUID(run_id), run_input={"decision": "later"})

@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -49,15 +50,35 @@ def run_live(
 
 
 def end_group(process: subprocess.Popen[str], grace: float = GRACE) -> None:
-    """Ask a process group to end, and end by force what is left of it after the grace time [seconds]."""
-    _signal_group(process, signal.SIGTERM)
-    deadline = time.monotonic() + grace
+    """Ask a process group to end, and end by force what is left of it after the grace time [seconds].
+
+    SIGTERM does not cut that time short, however often it comes; Ctrl-C does.
+    """
+    with _sigterm_waits():
+        _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        try:
+            while _signal_group(process, 0) and time.monotonic() < deadline:
+                process.poll()  # a leader that nobody has waited for keeps its group alive
+                time.sleep(0.05)
+        finally:
+            _signal_group(process, signal.SIGKILL)
+
+
+@contextmanager
+def _sigterm_waits() -> Iterator[None]:
+    """SIGTERM within the block takes effect at its end."""
+    if threading.current_thread() is not threading.main_thread():  # no handler runs in any other
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
     try:
-        while _signal_group(process, 0) and time.monotonic() < deadline:
-            process.poll()  # a leader that nobody has waited for keeps its group alive
-            time.sleep(0.05)
+        yield
     finally:
-        _signal_group(process, signal.SIGKILL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def wait_for_descendants() -> None:

@@ -70,6 +70,40 @@ class Page:
         drawn = "Array.from(document.images).filter(image => image.naturalWidth > 200).map(image => image.alt)"
         return list(self.evaluate(drawn))
 
+    def click(self, text: str, kind: str = "button") -> None:
+        """Press the last element of a kind (a CSS selector) that has this text or name, once it stands still.
+
+        The last one is what a person sees on top: dialogs and menus are put behind what they cover.
+        """
+        deadline, before = time.monotonic() + _LIMIT, None
+        while (place := self._middle_of(text, kind)) is None or place != before:
+            said = self.evaluate("document.body ? document.body.innerText : ''")
+            assert time.monotonic() < deadline, f"nothing to press says {text!r}; the page says:\n{said}"
+            before = place
+            time.sleep(0.2)
+        where = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
+        for event in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=event, **where)
+
+    def _middle_of(self, text: str, kind: str) -> list[float] | None:
+        """Where it is now [pixels]; None where it is not there, or not to be pressed."""
+        script = f"""(() => {{
+            const found = Array.from(document.querySelectorAll({json.dumps(kind)})).filter(
+                each => [each.ariaLabel, each.textContent.trim()].includes({json.dumps(text)})
+                    && !each.disabled && each.checkVisibility());
+            if (!found.length) return null;
+            const last = found[found.length - 1];
+            last.scrollIntoView({{block: "nearest"}});
+            const box = last.getBoundingClientRect();
+            return [Math.round(box.x + box.width / 2), Math.round(box.y + box.height / 2)];
+        }})()"""
+        found = self.evaluate(script)
+        return list(found) if found else None
+
+    def write(self, text: str) -> None:
+        """Type a text where the cursor is."""
+        self._call("Input.insertText", text=text)
+
     def screenshot(self, file: Path) -> None:
         """The page as it is seen now."""
         file.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))

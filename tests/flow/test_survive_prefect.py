@@ -23,6 +23,7 @@ from prefect.settings import (
 )
 
 from flows.prefect_away import reaching_prefect
+from tasks.cancellation import ends_when_cancelled
 from tasks.errors import OutsideError
 from tasks.pages import keep_page
 
@@ -70,6 +71,7 @@ def server(free_port: int, tmp_path: Path) -> Iterator[Server]:
 
 
 @flow(name="restart")
+@ends_when_cancelled
 def with_a_page(between: Callable[[], None]) -> str:
     between()
     keep_page("a-page", "# What came out")

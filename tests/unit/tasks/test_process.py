@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -51,6 +52,55 @@ def test_a_group_that_ignores_the_request_is_ended_by_force() -> None:
     end_group(process, grace=0.2)
 
     assert process.wait() == -signal.SIGKILL
+
+
+SLOW = """
+import pathlib, signal, sys, time
+
+def save(*_):
+    pathlib.Path("saving").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    pathlib.Path("saved").touch()
+    sys.exit()
+
+signal.signal(signal.SIGTERM, save)
+pathlib.Path("ready").touch()
+while True:
+    signal.pause()
+"""
+RUNNING = """
+import signal, sys
+from tasks.process import run_live
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
+run_live([sys.executable, "-c", sys.argv[1]], print)
+"""
+
+
+@pytest.mark.parametrize(("second", "is_saved"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_second_sigterm_leaves_the_child_its_time_and_ctrl_c_does_not(
+    tmp_path: Path, second: signal.Signals, is_saved: bool
+) -> None:
+    command = [sys.executable, "-c", RUNNING, SLOW]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL) as process:
+        appears(tmp_path / "ready", process)
+        process.send_signal(signal.SIGTERM)
+        appears(tmp_path / "saving", process)
+        process.send_signal(second)
+        time.sleep(0.5)  # for as long as a child that is cut short would need to go
+        (tmp_path / "go").touch()
+
+    assert (tmp_path / "saved").exists() == is_saved
+    assert process.returncode == (143 if is_saved else -signal.SIGINT)
+
+
+def appears(file: Path, process: subprocess.Popen[bytes]) -> None:
+    while not file.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
 
 
 def ended(pid: int) -> bool:
