@@ -6,12 +6,14 @@ from hashlib import file_digest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import mlflow
 from mlflow import MlflowClient
 
 from amopo_core.errors import UserError
 from tasks.checkpoint import bring
 from tasks.registry import MODEL, POLICY_TAG, Version
 from tasks.tracking import COMMIT_TAG, reaching_mlflow
+from tasks.version_note import CARD_FILE, is_cut
 
 CARD = "README.md"
 _HEADER = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n"
@@ -61,8 +63,7 @@ def require_empty(folder: Path) -> None:
 
 
 def _card(version: Version, folder: Path) -> str:
-    with reaching_mlflow():
-        description = MlflowClient().get_model_version(MODEL, version.number).description or ""
+    card = whole_card(version)
     named = [f"| {name} | `{version.tags[tag]}` |" for name, tag in _NAMES.items() if tag in version.tags]
     files = [f"| `{path.name}` | `{_sha256(path)}` |" for path in sorted(folder.iterdir()) if path.is_file()]
     where = [
@@ -72,7 +73,14 @@ def _card(version: Version, folder: Path) -> str:
         "\n| file | SHA-256 |\n| --- | --- |",
         *files,
     ]
-    return "\n".join([_HEADER, description.strip(), "", *where, ""])
+    return "\n".join([_HEADER, card.strip(), "", *where, ""])
+
+
+def whole_card(version: Version) -> str:
+    """The version's model card: MLflow shows it as the description, of a long one a part."""
+    with reaching_mlflow():
+        note = MlflowClient().get_model_version(MODEL, version.number).description or ""
+        return str(mlflow.artifacts.load_text(f"{version.uri}/{CARD_FILE}")) if is_cut(note) else note
 
 
 def _sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from tasks.errors import OutsideError
 from tasks.ledger_state import DONE, LONGEST, Entry, How, Ledger, kept_in, key_of, keys_of
-from tasks.registry import CHAMPION, MODEL
+from tasks.registry import CHAMPION, MODEL, by_number
 from tasks.tracking import reaching_mlflow
 
 _OUTSIDE = "unknown, not this program"
@@ -50,6 +50,8 @@ def reconcile() -> tuple[Ledger, str | None]:
             _note(found, found.alias, "moved outside", "the alias was moved, not by this program", _OUTSIDE)
         elif found.standing == "lost":
             _note(found, None, "lost", "the alias was removed, not by this program", _OUTSIDE)
+        elif found.standing == "pending" and last and last.entry.version and not by_number(last.entry.version):
+            said = _give_up(found, last.entry.version)
         elif found.standing == "pending" and last and last.entry.version:
             _serve(last.entry.version)
             _mark(last.key)
@@ -111,6 +113,16 @@ def _note(found: Ledger, version: str | None, how: How, why: str, by: str) -> No
     except OutsideError:
         if read().number == found.number:
             raise
+
+
+def _give_up(found: Ledger, version: str) -> str:
+    """Write down that a promotion cannot be completed; who has the alias keeps it. What a person should know."""
+    why = f"version {version}, which was to be champion, was deleted in MLflow before it had the alias"
+    if found.alias:
+        _note(found, found.alias, "moved outside", why, _OUTSIDE)
+        return f"{why}: version {found.alias} stays champion"
+    _note(found, None, "lost", why, _OUTSIDE)
+    return f"{why}: nobody is served; `amopo promote VERSION --reason TEXT` or the next `amopo retrain` changes that"
 
 
 def _after_who_is_at_work() -> Ledger:

@@ -196,6 +196,29 @@ def test_what_a_killed_command_began_is_completed(client: MlflowClient, monkeypa
     assert ledger.reconcile()[1] is None
 
 
+@pytest.mark.parametrize("before", ["1", None])
+def test_a_promotion_killed_half_way_whose_version_was_deleted_is_given_up(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """Whoever comes next would else be stopped by it for ever."""
+    if before:
+        promote(before)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_serve", lambda version: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            promote("2")
+    client.delete_model_version(MODEL, "2")
+    state, trouble = ledger.reconcile()
+
+    assert "version 2, which was to be champion, was deleted in MLflow before it had the alias" in str(trouble)
+    assert served(client) == state.alias == before
+    assert state.entries[-1].version == before
+    assert state.standing == "whole"
+    assert ledger.reconcile()[0].entries == state.entries
+    promote("3")
+    assert served(client) == ledger.read().champion == "3"
+
+
 def test_an_alias_that_others_moved_or_removed_is_told_and_written_down(client: MlflowClient) -> None:
     promote("1")
     client.set_registered_model_alias(MODEL, CHAMPION, "4")

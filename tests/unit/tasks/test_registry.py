@@ -19,6 +19,7 @@ from amopo_core.evaluation.measurement import Measurement, RankedPair
 from amopo_core.params_file import read_params
 from amopo_core.policy import load_policy, save_policy
 from tasks.champion import bring_champion
+from tasks.export import whole_card
 from tasks.registry import ADAPTER, BASE, CHAMPION, MODEL, POLICY, register
 from tasks.tracking import tracked_run
 
@@ -39,7 +40,9 @@ def project(tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def publish_plain() -> None:
+    """With a chat template as long as those of some models: more than MLflow's database takes in a description."""
     policy = load_policy(BASE_FOLDER)
+    policy.tokenizer.chat_template += f"{{# {'x' * 6000} #}}"
     with torch.no_grad():
         policy.model.model.norm.weight.mul_(1.5)
     save_policy(policy, POLICY)
@@ -74,6 +77,11 @@ def test_a_registered_policy_answers_as_the_published_one(project: Path, publish
     with tracked_run() as run, disable_run_logger():
         version = register.fn(run, PARAMS, comparison(), {"lock": "l", "policy": "1.dir", "data/pairs": "2.dir"})
     MlflowClient().set_registered_model_alias(MODEL, CHAMPION, version.number)
+    if publish is publish_plain:
+        description = MlflowClient().get_model_version(MODEL, version.number).description
+        assert len(description) <= 5000
+        assert "Left out here: Use; the whole card is the artifact model_card.md." in description
+        assert "x" * 6000 in whole_card(version)
     shutil.rmtree(BASE_FOLDER)  # whatever becomes of today's base, the champion stays what it was
     shutil.rmtree(POLICY)
 
