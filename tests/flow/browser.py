@@ -100,10 +100,6 @@ class Page:
         found = self.evaluate(script)
         return list(found) if found else None
 
-    def write(self, text: str) -> None:
-        """Type a text where the cursor is."""
-        self._call("Input.insertText", text=text)
-
     def screenshot(self, file: Path) -> None:
         """The page as it is seen now."""
         file.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))

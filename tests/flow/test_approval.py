@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from amopo_core.errors import UserError
 from tasks.last_retraining import last_retraining
-from tasks.pause import is_due, limit
+from tasks.pause import is_due, limit, wake
 from tasks.ports import free_port
 from tasks.prefect_server import api_url, prefect_database, prefect_server
 from tasks.service import Running
 from tasks.turn import own_turn
+from tests.flow.browser import browser, needs_chromium
 from tests.flow.promotions import MODEL, Promotions, here_fixture, made_fixture  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.flow
@@ -120,9 +122,40 @@ def test_a_verdict_of_yes_waits_for_a_person_and_the_flow_pauses_where_there_is_
 
 
 def test_the_answer_on_the_page_or_none_within_the_limit_ends_the_pause(prefect: str) -> None:
-    assert asked_by_form(prefect) == "approve"
-    assert asked_by_form(prefect, hours="0.0005") == "later"
+    with asking(prefect) as (process, run):
+        answer = {"run_input": {"decision": "approve", "reason": "fine", "name": "Berta"}}
+        assert httpx.post(f"{prefect}/flow_runs/{run}/resume", json=answer).json()["status"] == "ACCEPT"
+        assert said_by(process) == (0, "approve, fine (Berta)")
+    with asking(prefect, hours="0.0005") as (process, _):
+        assert said_by(process) == (0, "later,  ()")
     assert states(prefect, "asking") == ["COMPLETED", "COMPLETED"]
+
+
+@needs_chromium
+def test_a_person_fills_in_the_form_on_the_page(prefect: str, tmp_path: Path) -> None:
+    with asking(prefect) as (process, run), browser(tmp_path) as page:
+        page.open(f"{prefect.removesuffix('/api')}/v2/runs/flow-run/{run}", until="Paused")
+        page.click("Open menu")
+        page.click("Resume", kind="[role=menuitem]")
+        page.click("Select Decision")
+        page.click("reject", kind="[role=option]")
+        page.click("Resume")
+        assert said_by(process) == (0, "reject,  ()")
+
+
+def test_a_pause_that_is_cancelled_or_killed_ends_on_the_page_as_well(prefect: str) -> None:
+    """Killed, it cannot tell Prefect itself: who would wake it does."""
+    with asking(prefect) as (process, cancelled):
+        wish = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
+        httpx.post(f"{prefect}/flow_runs/{cancelled}/set_state", json=wish).raise_for_status()
+        assert said_by(process) == (143, "")
+    with asking(prefect) as (process, killed):
+        process.kill()
+    assert state(prefect, killed) == "PAUSED"
+    with temporary_settings({PREFECT_API_URL: prefect}):
+        assert not wake(killed)
+
+    assert (state(prefect, cancelled), state(prefect, killed)) == ("CANCELLED", "CRASHED")
 
 
 def test_a_pause_stands_in_the_way_of_the_next_run_of_its_deployment_alone(prefect: str) -> None:
@@ -151,32 +184,39 @@ from prefect import flow
 from flows.environment import set_defaults
 
 set_defaults()
+from flows.cancelled import ending_when_cancelled
 from tasks import pause
+from tasks.cancellation import ends_when_cancelled
 
 @flow
+@ends_when_cancelled
 def asking() -> str:
-    return pause.ask("Shall it?").decision
+    answer = pause.ask("Shall it?")
+    return f"{answer.decision}, {answer.reason} ({answer.name})"
 
-print(asking())
+with ending_when_cancelled():
+    print(asking())
 """
 
 
-def asked_by_form(url: str, hours: str = "1") -> str:
-    """What a flow gets that asks; answered as Prefect's page does it, where there is time to."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", ASKING],
-        env=dict(os.environ)
-        | {"PREFECT_API_URL": url, "AMOPO_APPROVAL_HOURS": hours, "PREFECT_LOGGING_LEVEL": "ERROR"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if hours == "1":
+@contextmanager
+def asking(url: str, hours: str = "1") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A flow that asks, and the id of its run, which pauses; it has ended when the block has."""
+    environment = {"PREFECT_API_URL": url, "AMOPO_APPROVAL_HOURS": hours, "PREFECT_LOGGING_LEVEL": "ERROR"}
+    command = [sys.executable, "-c", ASKING]
+    with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True) as process:
         wait_until(lambda: paused(url) or process.poll() is not None)
-        [run] = paused(url)
-        answer = {"run_input": {"decision": "approve", "reason": "fine", "name": "Berta"}}
-        assert httpx.post(f"{url}/flow_runs/{run['id']}/resume", json=answer).json()["status"] == "ACCEPT"
+        try:
+            yield process, next((str(run["id"]) for run in paused(url)), "none")
+        except BaseException:
+            process.kill()  # or the end of its pause would be waited for
+            raise
+
+
+def said_by(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """The exit status and the last line of a flow that asked."""
     out, _ = process.communicate()
-    return out.strip().splitlines()[-1]
+    return process.returncode, (out.strip().splitlines() or [""])[-1]
 
 
 def paused(url: str) -> list[Mapping[str, Any]]:
@@ -186,6 +226,10 @@ def paused(url: str) -> list[Mapping[str, Any]]:
 
 def states(url: str, flow: str) -> list[str]:
     return [run["state_type"] for run in runs(url, {"flows": {"name": {"any_": [flow]}}})]
+
+
+def state(url: str, run: str) -> str:
+    return str(httpx.get(f"{url}/flow_runs/{run}").json()["state_type"])
 
 
 def runs(url: str, chosen: Mapping[str, Any]) -> list[Mapping[str, Any]]:
