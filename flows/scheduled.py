@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -52,8 +54,12 @@ def _settle_in() -> None:
 
 
 def _stands_for_this(other: LastRetraining | None) -> bool:
-    """Whether another retraining began after this one was due, and came to its end."""
-    return other is not None and other.ended and other.began > flow_run.scheduled_start_time.timestamp()
+    """Whether another retraining began after this one was due, and came to its end.
+
+    One that began in the future was noted before the clock was set back: it says nothing about now.
+    """
+    due, now = flow_run.scheduled_start_time.timestamp(), datetime.now(UTC).timestamp()
+    return other is not None and other.ended and due < other.began <= now
 
 
 def _retrained() -> str:

@@ -32,10 +32,12 @@ class Watcher:
             now: seconds since 1970.
             last_began: when the last retraining began; None before the first.
         """
+        self._began = min(self._began, now)  # the clock may have been set back: nothing began in the future
+        began = last_began if last_began is not None and last_began <= now else self._began
         since = self._since(waiting, now)
         if waiting.growing or self._was_asked_for(waiting, now):
             return None
-        reason = self._reason(waiting, now - since, now - (last_began or self._began))
+        reason = self._reason(waiting, now - since, now - began)
         if reason:
             self._asked = (waiting.picture, now)
         return reason
@@ -56,6 +58,7 @@ class Watcher:
     def _was_asked_for(self, waiting: Waiting, now: float) -> bool:
         if self._asked is None or self._asked[0] != waiting.picture:
             return False
+        self._asked = (waiting.picture, min(self._asked[1], now))
         return self._watch.max_hours is None or now - self._asked[1] < self._watch.max_hours * _HOUR
 
     def _since(self, waiting: Waiting, now: float) -> float:
@@ -66,7 +69,7 @@ class Watcher:
             SINCE.unlink(missing_ok=True)
             return now
         remembered = _remembered()
-        since = min(now if remembered is None else remembered, now if waiting.oldest is None else waiting.oldest)
+        since = min(moment for moment in (now, remembered, waiting.oldest) if moment is not None)
         if since != remembered:
             write_json(SINCE, since)
         return since
