@@ -109,9 +109,9 @@ def run_ranks(launch: Path, params: Params, inputs: Sequence[str], run: Path) ->
     finally:
         _stop(child)
     if failure.exists():
-        said = _said(failure)
-        sys.stderr.write(f"{MESSAGE}{said['message']}\n")
-        sys.exit(stopped if said["status"] == EXIT_STOPPED else said["status"])
+        left = _left(failure)
+        sys.stderr.write(f"{MESSAGE}{left['message']}\n")
+        sys.exit(stopped if left["status"] == EXIT_STOPPED else left["status"])
     if status in (stopped, EXIT_STOPPED, -signal.SIGTERM):
         sys.stderr.write(f"{MESSAGE}stopped; the same command goes on from the last checkpoint\n")
         sys.exit(stopped)
@@ -121,7 +121,7 @@ def run_ranks(launch: Path, params: Params, inputs: Sequence[str], run: Path) ->
         sys.exit(EXIT_FAILED)
 
 
-def _said(failure: Path) -> dict[str, Any]:
+def _left(failure: Path) -> dict[str, Any]:
     """What a rank left: its message, and the exit status that it asks for."""
     text = failure.read_text(encoding="utf-8")
     try:
