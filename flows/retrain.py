@@ -19,7 +19,7 @@ from tasks.dvc import StageRun, record, run_stage
 from tasks.dvc_command import CHAMPION, FEEDBACK, add, is_clean
 from tasks.errors import OutsideError
 from tasks.fetch import fetch_sources
-from tasks.identity import data_digests, version_tags
+from tasks.identity import data_digests, promotion_digest, record_name, version_tags
 from tasks.inbox import take_inbox
 from tasks.killed_runs import close_killed_runs
 from tasks.last_retraining import note_end, noted
@@ -72,7 +72,8 @@ def retrain() -> Outcome:
     add(FEEDBACK)
     settlement.check_champion()
     runs = [run_stage("normalize"), run_stage("pairs"), run_stage("quality")]
-    found = registry.by_lock(read_lock().digest)
+    decided_by = promotion_digest(params)
+    found = registry.by_lock(read_lock().digest, decided_by)
     if found and found.settled and is_clean(*CANDIDATE):
         get_run_logger().info("nothing new and nothing changed: version %s is up to date", found.number)
         tell_verdict(found)
@@ -85,7 +86,7 @@ def retrain() -> Outcome:
             runs.append(run_stage("train"))
         runs.append(run_stage("evaluate"))
         wait_for_mlflow(get_run_logger())
-        found = registry.by_lock(read_lock().digest)
+        found = registry.by_lock(read_lock().digest, decided_by)
         rival = settlement.rival_of(found)
         bring_champion(rival)
         add(CHAMPION)
@@ -100,7 +101,7 @@ def retrain() -> Outcome:
 
         wait_for_mlflow(get_run_logger())
         lock = read_lock()
-        commit = record(f"retrain-{lock.digest[:12]}", run_id)
+        commit = record(record_name(lock, params), run_id)
         tracking.log_history(run_id, history.sent)
         tracking.log_times(run_id, speed.sent)
         tracking.log_results(run_id, params, data_digests(lock))

@@ -25,6 +25,7 @@ from amopo_core.errors import UserError
 from amopo_core.evaluation.comparison import Comparison
 from amopo_core.evaluation.model_card import model_card
 from tasks.tracking import COMMIT_TAG, EXPERIMENT, reaching_mlflow
+from tasks.version_note import version_note
 
 if TYPE_CHECKING:
     from amopo_core.policy import Policy
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 MODEL = "amopo"
 CHAMPION, CHALLENGER = "champion", "challenger"
 LOCK_TAG, POLICY_TAG = "lock", "policy"
+PROMOTION_TAG = "promotion"
+"""The digest of what a version is decided by: with other limits the same policy is another version."""
 DECISION_TAG, VERDICT_TAG = "decision", "verdict"
 """Written in this order: the decision before anything moves, the verdict when nothing is left to do."""
 POLICY = Path("models/policy")
@@ -73,9 +76,9 @@ def by_number(number: str) -> Version | None:
     return _if_any(lambda: MlflowClient().get_model_version(MODEL, number))
 
 
-def by_lock(digest: str) -> Version | None:
-    """The newest version of the lock file's digest, if there is one."""
-    return _newest_of(f"name = '{MODEL}' and tags.{LOCK_TAG} = '{digest}'")
+def by_lock(digest: str, promotion: str) -> Version | None:
+    """The newest version of the digests of lock file and section `promotion`, if there is one."""
+    return _newest_of(f"name = '{MODEL}' and tags.{LOCK_TAG} = '{digest}' and tags.{PROMOTION_TAG} = '{promotion}'")
 
 
 def by_run(run_id: str) -> Version | None:
@@ -192,7 +195,12 @@ def _create_version(run_id: str, logged: ModelInfo, card: str, tags: Mapping[str
         client.create_registered_model(MODEL)
     return _version(
         client.create_model_version(
-            MODEL, logged.model_uri, run_id, tags=dict(tags), description=card, model_id=logged.model_id
+            MODEL,
+            logged.model_uri,
+            run_id,
+            tags=dict(tags),
+            description=version_note(card),
+            model_id=logged.model_id,
         )
     )
 

@@ -43,7 +43,8 @@ class Started:
 
 def check(site: Site) -> Iterator[Finding]:
     """Two ranks on the CPU add up a number; then the launch file's own ranks do."""
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", SELF_TEST]
+    options = ["--standalone", "--nproc-per-node", "2", "--log-dir", os.devnull]
+    two = [sys.executable, "-m", "torch.distributed.run", *options, "-m", SELF_TEST]
     yield _judged("two ranks on the CPU (gloo)", start(two, ON_CPU), here=2, ranks=2)
     if site.launch:
         started = start(launch_command(site.launch.path, 1, [SELF_TEST]))

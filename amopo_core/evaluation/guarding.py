@@ -91,7 +91,8 @@ def _answered(
     if judge:
         return RegressionResult(answers, None)
     responses = [row.response or "" for row in prompts.values()]
-    return RegressionResult(answers, reference_logps(policy, messages, responses, params))
+    logps = reference_logps(policy, messages, responses, params, place=params.promotion.regression)
+    return RegressionResult(answers, logps)
 
 
 def _divergence_rows(

@@ -153,9 +153,9 @@ def prompt_tokens(policy: Policy, prompts: Mapping[str, Sequence[Message]], para
 
 
 def reference_logps(
-    policy: Policy, prompts: Mapping[str, Sequence[Message]], responses: Sequence[str], params: Params
+    policy: Policy, prompts: Mapping[str, Sequence[Message]], responses: Sequence[str], params: Params, *, place: str
 ) -> list[float]:
-    """Mean log-probability of a given response to each prompt [nats per token].
+    """Mean log-probability of a given response to each prompt [nats per token]; `place` is where a user finds them.
 
     Raises:
         UserError: a prompt with its response does not fit, or the response has no finite log-probability.
@@ -168,7 +168,7 @@ def reference_logps(
         prompt = encoder.prompt(messages, instruction, policy.context - len(ids))
         if prompt is None:
             raise UserError(
-                f"{params.promotion.regression}: a response of {len(ids)} tokens leaves no room for its prompt in the"
+                f"{place}: a response of {len(ids)} tokens leaves no room for its prompt in the"
                 f" policy's context of {policy.context} tokens; shorten it: {messages[-1]['content'][:80]!r}"
             )
         asked.append(prompt.ids)

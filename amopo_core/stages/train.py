@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -108,9 +109,9 @@ def run_ranks(launch: Path, params: Params, inputs: Sequence[str], run: Path) ->
     finally:
         _stop(child)
     if failure.exists():
-        said = json.loads(failure.read_text(encoding="utf-8"))
-        sys.stderr.write(f"{MESSAGE}{said['message']}\n")
-        sys.exit(stopped if said["status"] == EXIT_STOPPED else said["status"])
+        left = _left(failure)
+        sys.stderr.write(f"{MESSAGE}{left['message']}\n")
+        sys.exit(stopped if left["status"] == EXIT_STOPPED else left["status"])
     if status in (stopped, EXIT_STOPPED, -signal.SIGTERM):
         sys.stderr.write(f"{MESSAGE}stopped; the same command goes on from the last checkpoint\n")
         sys.exit(stopped)
@@ -118,6 +119,15 @@ def run_ranks(launch: Path, params: Params, inputs: Sequence[str], run: Path) ->
         said = ended_without_a_word(status, params.train, killed=oom_kills() > kills)
         sys.stderr.write(f"{MESSAGE}{said}\n")
         sys.exit(EXIT_FAILED)
+
+
+def _left(failure: Path) -> dict[str, Any]:
+    """What a rank left: its message, and the exit status that it asks for."""
+    text = failure.read_text(encoding="utf-8")
+    try:
+        return dict(json.loads(text))
+    except ValueError:  # not even the words found room
+        return {"message": "the disk is full; free some space and start again", "status": EXIT_FAILED}
 
 
 def _wait(child: subprocess.Popen[bytes], failure: Path) -> int:

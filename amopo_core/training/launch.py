@@ -122,6 +122,7 @@ def launch_command(path: Path, threads: int, module_and_arguments: Sequence[str]
             " '.[deepspeed]'"
         )
     options = ["--quiet", "--config_file", str(path), "--num_cpu_threads_per_process", str(threads)]
+    options += ["--log_dir", os.devnull]  # torch would leave a folder of empty logs in /tmp
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *options,

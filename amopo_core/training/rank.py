@@ -376,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_FAILED
         if is_full_disk(error):
             remove_torn_checkpoints(args.run / CHECKPOINTS)
-        _leave(args.run, *described(error, params.train, clock.largest))
+        return _leave(args.run, *described(error, params.train, clock.largest))
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -384,11 +384,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _leave(run: Path, message: str, status: int) -> None:
+def _leave(run: Path, message: str, status: int) -> int:
+    """The rank's exit status; not 0 where the disk is so full that the stage would see no failure."""
     shutil.rmtree(run / POLICY, ignore_errors=True)
     failure = run / FAILURE
-    with suppress(FileExistsError), failure.open("x", encoding="utf-8") as file:  # one rank speaks for all
-        json.dump({"message": message, "status": status}, file)
+    try:
+        with suppress(FileExistsError), failure.open("x", encoding="utf-8") as file:  # one rank speaks for all
+            json.dump({"message": message, "status": status}, file)
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        sys.stderr.write(f"train: {message}\n")
+    return 0 if failure.exists() else EXIT_FAILED
 
 
 def _quiet() -> None:

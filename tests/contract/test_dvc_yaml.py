@@ -19,6 +19,8 @@ PLAYGROUND_JUDGE = "amopo_core/judges/playground.py"
 """Stands in for `evaluation.judge`, whatever params.yaml names: the judge that imports what a stage does not."""
 PROPERTIES = {"view_names": {"views", "dimensions"}}
 """Properties of Params and the sections they are made of."""
+BY_KEY = {"promotion"}
+"""Sections of which stages list the keys they read: a verdict's limits change nothing that a stage makes."""
 
 
 def module_file(name: str) -> Path | None:
@@ -52,12 +54,17 @@ def closure(files: set[Path]) -> set[Path]:
 
 
 def read_sections(files: set[Path]) -> set[str]:
-    """Sections that are read as `params.SECTION`."""
+    """Sections that are read as `params.SECTION`, or keys as `params.SECTION.KEY`."""
     sections = set()
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params":
-                sections |= PROPERTIES.get(node.attr, {node.attr} & set(Params.model_fields))
+        nodes = [
+            node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)
+        ]
+        keys = {node.value: f"{node.value.attr}.{node.attr}" for node in nodes if isinstance(node.value, ast.Attribute)}
+        for node in nodes:
+            if isinstance(node.value, ast.Name) and node.value.id == "params":
+                name = keys.get(node, node.attr) if node.attr in BY_KEY else node.attr
+                sections |= PROPERTIES.get(name, {name} if node.attr in Params.model_fields else set())
     return sections
 
 

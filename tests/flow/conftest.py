@@ -138,9 +138,10 @@ class Workspace:
         return client.get_run(client.get_model_version("amopo", version).run_id)
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments], cwd=self.path, env=self.env, capture_output=True, text=True
-        )
+        """DVC by hand, with this interpreter as `python`."""
+        env = self.env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"}
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True)
 
     def git(self, *arguments: str) -> str:
         command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", *arguments]

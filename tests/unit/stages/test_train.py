@@ -38,9 +38,12 @@ def done(trained, tmp_path):
 
 
 def test_sigterm_saves_a_checkpoint_of_two_ranks_and_the_same_command_goes_on_to_the_same_bytes(
-    trained_by_two, workspace
+    trained_by_two, workspace, tmp_path, monkeypatch
 ):
-    """One rank: test_killed.py."""
+    """One rank: test_killed.py. Nothing is left among the temporary files either."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     child = started(workspace, "cpu-two-ranks.yaml")
     child.terminate()
     said = finished(child, status=143)
@@ -49,6 +52,7 @@ def test_sigterm_saves_a_checkpoint_of_two_ranks_and_the_same_command_goes_on_to
     assert "which is saved; the same command goes on" in said
     assert "going on from checkpoint-" in resumed.stderr
     assert digests(workspace) == digests(trained_by_two)
+    assert list(temporary.iterdir()) == []
 
 
 def test_resuming_a_run_of_other_data_exits_2_and_names_both_digests(done):

@@ -116,6 +116,20 @@ def test_since_when_rows_of_a_database_wait_outlives_the_watcher():
     assert Watcher(watch, NOON + HOUR).reason(seen(1), NOON + 2.1 * HOUR, None)
 
 
+def test_a_clock_that_is_set_back_costs_no_more_than_the_time_waited_so_far():
+    """By a day, after the watcher began, rows were seen, and a retraining began."""
+    tomorrow = NOON + 24 * HOUR
+    watcher = Watcher(Watch(max_hours=2.0), tomorrow)
+    silent = seen(uncounted=("traces",))
+    watcher.reason(seen(1, oldest=tomorrow), tomorrow, None)
+
+    assert watcher.reason(seen(1, oldest=tomorrow), NOON, tomorrow) is None
+    assert watcher.reason(seen(1, oldest=tomorrow), NOON + 2 * HOUR, tomorrow)
+    assert watcher.reason(silent, NOON + 2 * HOUR, tomorrow)
+    assert watcher.reason(silent, NOON + 1 * HOUR, tomorrow) is None
+    assert watcher.reason(silent, NOON + 3 * HOUR, tomorrow)
+
+
 def test_rows_that_were_taken_leave_nothing_to_remember():
     watcher = Watcher(Watch(max_hours=2.0), NOON)
     watcher.reason(seen(1), NOON, None)
