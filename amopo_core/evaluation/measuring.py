@@ -173,7 +173,7 @@ def reference_logps(
             )
         asked.append(prompt.ids)
     names = [
-        f"the response to prompt {row} of {params.promotion.regression} ({messages[-1]['content'][:80]!r})"
+        f"the response to prompt {row} of {place} ({messages[-1]['content'][:80]!r})"
         for row, messages in enumerate(prompts.values(), start=1)
     ]
     forward = best_forward(policy.model, policy.context)
