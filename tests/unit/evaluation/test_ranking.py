@@ -117,4 +117,10 @@ def test_so_is_one_of_the_regression_set_with_its_file_and_row(overflowing, para
     one_by_one = params.evaluation.model_copy(update={"batch_size": 1})
 
     with pytest.raises(UserError, match=r"the response to prompt 2 of .*regression.jsonl \('Why\?'\) the mean"):
-        reference_logps(overflowing, prompts, ["Me.", "n" * 220], params.model_copy(update={"evaluation": one_by_one}))
+        reference_logps(
+            overflowing,
+            prompts,
+            ["Me.", "n" * 220],
+            params.model_copy(update={"evaluation": one_by_one}),
+            place=params.promotion.regression,
+        )
