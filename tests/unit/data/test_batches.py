@@ -283,7 +283,7 @@ def append_in_step(feedback, start):
 def test_ingestions_at_once_store_the_same_rows_once(tmp_path):
     """Without turns, two would write the same file beside and one of them would find it gone."""
     context = multiprocessing.get_context("fork")
-    start = context.Barrier(3, timeout=20)
+    start = context.Barrier(3, timeout=300)
     processes = [context.Process(target=append_in_step, args=(tmp_path, start)) for _ in range(3)]
     for process in processes:
         process.start()

@@ -41,9 +41,9 @@ def test_a_password_is_hidden_before_the_text_is_cut() -> None:
 
 def test_mlflows_failure_shows_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(None)  # takes the variable away, too
     monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    mlflow.set_tracking_uri(None)
 
     said = r"MLflow at http://127\.0\.0\.1:1 did not do what was asked"
     with pytest.raises(OutsideError, match=said) as caught, reaching_mlflow():
