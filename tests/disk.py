@@ -17,7 +17,7 @@ def disk_fixture(tmp_path: Path) -> Iterator[Path]:
     """A small file system in memory."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip(LACKING)
     try:
