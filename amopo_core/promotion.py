@@ -125,7 +125,7 @@ def _not_worse(name: str, contrast: Contrast | None, tolerance: float) -> Condit
     if contrast is None:
         return Condition(key, False, f"{name}: not measured, no test pair differs in it")
     holds = contrast.difference.mean >= -tolerance
-    verb = "kept within" if holds else "worse than"
+    verb = "kept within" if holds else "on average worse than"
     return Condition(key, holds, f"{name} {_signed(contrast.difference)}: {verb} its tolerance of {tolerance:g}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import zip_longest
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,12 @@ def history(as_json: bool) -> None:
 
 def _rows(state: Ledger) -> list[dict[str, Any]]:
     """The entries, oldest first, each until the next one began."""
-    ends = [entry.at for entry in state.entries[1:]] + [None]
     rows = []
-    for entry, until in zip(state.entries, ends, strict=True):
+    for entry, following in zip_longest(state.entries, state.entries[1:]):
         fields = asdict(entry)
-        rows.append({"version": fields.pop("version"), "from": fields.pop("at"), "until": until} | fields)
+        rows.append(
+            {"version": fields.pop("version"), "from": fields.pop("at"), "until": following and following.at} | fields
+        )
     return rows
 
 

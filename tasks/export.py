@@ -41,8 +41,7 @@ def export(version: Version, folder: Path) -> list[str]:
 
     require_empty(folder)
     folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+    with _beside(folder) as scratch:
         beside = Path(scratch) / "policy"
         bring(version, beside)
         load_policy(beside)  # what does not load here loads nowhere
@@ -52,6 +51,15 @@ def export(version: Version, folder: Path) -> list[str]:
             folder.rmdir()
         beside.rename(folder)
     return sorted(path.name for path in folder.iterdir())
+
+
+def _beside(folder: Path) -> TemporaryDirectory[str]:
+    """A folder on the same disk, that of the user or one that is made for it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); name a folder on a disk") from None
 
 
 def require_empty(folder: Path) -> None:

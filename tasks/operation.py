@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,12 @@ from amopo_core.params_file import read_sections
 OPERATION_FILE = Path("operation.yaml")
 ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _CRON_FIELDS = 5
+
+
+def _complete(uri: str) -> str:
+    if not uri or re.match(r"[\w.-]+:\d", uri):
+        raise misfit(f"it is {uri!r}; a server's address begins with http:// or https://")
+    return uri
 
 
 def _known_zone(name: str) -> str:
@@ -48,8 +55,8 @@ def _require_rule(given: str) -> None:
 class Servers(Section):
     """Where the servers are; the environment variables of the same meaning come first."""
 
-    mlflow_tracking_uri: str | None = Field(default=None, min_length=1)
-    """MLFLOW_TRACKING_URI; absent: sqlite:///mlflow.db in the project's folder."""
+    mlflow_tracking_uri: Annotated[str, AfterValidator(_complete)] | None = None
+    """MLFLOW_TRACKING_URI; absent: sqlite:///mlflow.db in the project's folder. A server's begins with http:// or https://."""
     prefect_api_url: str | None = Field(default=None, pattern=r"^https?://")
     """PREFECT_API_URL, ends in /api; absent: a temporary server for every command, and `amopo serve` refuses."""
 

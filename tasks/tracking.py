@@ -81,8 +81,8 @@ def tracked_run() -> Iterator[str]:
         run_id = client.create_run(experiment, tags=tags, run_name="retrain").info.run_id
     try:
         yield run_id
-    except BaseException:
-        _end_failed(client, run_id)
+    except BaseException as error:  # what is no Exception comes of Ctrl-C, SIGTERM and cancelling
+        _end_unfinished(client, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     with reaching_mlflow():
         client.set_terminated(run_id)
@@ -216,12 +216,12 @@ def _end_killed(client: MlflowClient, experiment: str) -> None:
         client.set_terminated(run.info.run_id, "KILLED")
 
 
-def _end_failed(client: MlflowClient, run_id: str) -> None:
+def _end_unfinished(client: MlflowClient, run_id: str, status: str) -> None:
     try:
-        client.set_terminated(run_id, "FAILED")
+        client.set_terminated(run_id, status)
     except MlflowException as error:
         said = quoted(error, os.environ.get("MLFLOW_TRACKING_URI", ""), 160)
-        get_run_logger().warning("the MLflow run %s could not be marked as failed: %s", run_id, said)
+        get_run_logger().warning("the MLflow run %s could not be marked as ended: %s", run_id, said)
 
 
 def _described(run: Run) -> dict[str, Any]:

@@ -74,6 +74,13 @@ def test_status_before_any_run_says_that_there_is_no_champion(fresh: Workspace) 
     assert "champion    none yet" in shown.out
 
 
+def test_history_before_any_run_says_the_same(fresh: Workspace) -> None:
+    shown = fresh.amopo("history")
+
+    assert shown.code == 0, shown.err
+    assert shown.out.startswith("no version was champion yet")
+
+
 def test_between_decision_and_promotion(workspace: Workspace, second: Registry) -> None:
     second.stopped("1", *WRITTEN_LAST, **DECIDED)
 

@@ -93,7 +93,7 @@ def test_better_everywhere_is_promoted_with_every_reason():
         ({"overall": 0.1}, {}, "not shown to be better"),
         ({"overall": -0.5}, {}, "not shown to be better"),
         ({"overall": None}, {}, "not measured, because a dimension with weight is not"),
-        ({"correctness": -0.01}, {}, "worse than its tolerance of 0"),
+        ({"correctness": -0.01}, {}, "on average worse than its tolerance of 0"),
         ({"correctness": -0.31}, {"correctness": 0.3}, "worse than its tolerance of 0.3"),
         ({"correctness": -0.01}, {"helpfulness": 0.3}, "worse than its tolerance of 0"),
         ({"helpfulness": None}, {}, "helpfulness: not measured, no test pair differs in it"),

@@ -56,6 +56,7 @@ def test_a_misspelt_key_in_a_list_is_named_with_its_line_and_its_likeness(tmp_pa
         ("notifications: [{url_env: 'slack://a/b/c'}]", "notifications.0.url_env: String should match pattern"),
         ("notifications: [{url_env: A, events: [failed]}]", "notifications.0.events.0: Input should be 'failure'"),
         ("servers: {prefect_api_url: 127.0.0.1:4200}", "servers.prefect_api_url: String should match pattern"),
+        ("servers: {mlflow_tracking_uri: '127.0.0.1:5000'}", "a server's address begins with http:// or https://"),
         ("- cron", "holds no sections"),
     ],
 )

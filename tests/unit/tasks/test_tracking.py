@@ -181,3 +181,19 @@ def dies_in_a_run(workspace: Path, store: str) -> str:
     died = subprocess.run([sys.executable, "-c", DIES], cwd=workspace, env=env, stdout=subprocess.PIPE, text=True)
     assert died.returncode == 9
     return died.stdout.strip()
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (OutsideError("no"), "FAILED")])
+def test_a_run_that_somebody_stops_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        with pytest.raises((KeyboardInterrupt, OutsideError)), tracked_run() as run:
+            raise error
+        ended = MlflowClient().get_run(run).info.status
+    finally:
+        mlflow.set_tracking_uri(None)
+
+    assert ended == status
