@@ -132,7 +132,7 @@ def interrupted_runs(run: Path, digests: Mapping[str, str]) -> list[str]:
     """A line for each other run that came to a checkpoint and was not finished: what differs, and how to go on."""
     return [
         f"{inputs.parent} is an unfinished run of other inputs: {differences(_read_digests(inputs), digests)};"
-        f" restore them and add --resume {inputs.parent} to go on with it, or remove the folder"
+        " with these again the same command goes on with it; else remove the folder"
         for inputs in sorted(RUNS.glob(f"*/{INPUTS}"))
         if inputs.parent.resolve() != run.resolve()
         and not (inputs.parent / _PUBLISHED).exists()

@@ -106,7 +106,7 @@ def test_other_data_are_trained_anew_and_the_unfinished_run_is_named(interrupted
     assert f"{folder} belongs to other inputs: data (then " in refused.stderr
     assert anew.returncode == 0, anew.stderr
     assert f"train: {folder} is an unfinished run of other inputs: data (then " in anew.stderr
-    assert f"add --resume {folder} to go on with it, or remove the folder\n" in anew.stderr
+    assert "with these again the same command goes on with it; else remove the folder\n" in anew.stderr
     assert "going on" not in anew.stderr
     assert (interrupted / folder).exists()
 
