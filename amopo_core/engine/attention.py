@@ -33,8 +33,8 @@ class Pieces:
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self.lengths = [len(segment) for segment in segments]
-        self.paths = [(*segment.parents, number) for number, segment in enumerate(segments)]
-        """For each segment, the segments whose tokens it sees; itself the last."""
+        self.paths = [_spans([*(segments[parent] for parent in each.parents), each]) for each in segments]
+        """For each segment, the parts of the row that it sees, from the first to its own end."""
         self._masks: list[Tensor | None] = []
 
     def masks(self, like: Tensor) -> list[Tensor | None]:
@@ -47,7 +47,8 @@ class Pieces:
         return self._masks
 
     def _mask(self, number: int, like: Tensor) -> Tensor | None:
-        length, before = self.lengths[number], sum(self.lengths[place] for place in self.paths[number][:-1])
+        length = self.lengths[number]
+        before = sum(stop - start for start, stop in self.paths[number]) - length
         if not before:
             return None
         return like.new_full((length, before + length), -torch.inf).triu(before + 1)
@@ -68,14 +69,15 @@ def segment_attention(
     """Attention of one packed row, as transformers asks for it: (1, heads, T, size) -> (1, T, heads, size)."""
     if query.is_cuda and query.shape[1] != key.shape[1]:  # its fused kernels take a mask or grouped heads, not both
         key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for states in (key, value))
-    queries, keys, values = (torch.split(states, pieces.lengths, dim=2) for states in (query, key, value))
     outputs = []
-    for number, (path, mask) in enumerate(zip(pieces.paths, pieces.masks(query), strict=True)):
+    for queries, path, mask in zip(
+        torch.split(query, pieces.lengths, dim=2), pieces.paths, pieces.masks(query), strict=True
+    ):
         outputs.append(
             F.scaled_dot_product_attention(
-                queries[number],
-                torch.cat([keys[place] for place in path], dim=2) if len(path) > 1 else keys[number],
-                torch.cat([values[place] for place in path], dim=2) if len(path) > 1 else values[number],
+                queries,
+                _seen(key, path),
+                _seen(value, path),
                 attn_mask=mask,
                 is_causal=mask is None,
                 dropout_p=dropout if module.training else 0.0,
@@ -84,6 +86,21 @@ def segment_attention(
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _spans(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+    """The parts of the row that segments take, in order; what follows on one another is one part."""
+    spans: list[tuple[int, int]] = []
+    for segment in segments:
+        start = spans.pop()[0] if spans and spans[-1][1] == segment.start else segment.start
+        spans.append((start, segment.stop))
+    return spans
+
+
+def _seen(states: Tensor, path: Sequence[tuple[int, int]]) -> Tensor:
+    """The states of a path's tokens; of one that lies in one part, without a copy."""
+    parts = [states[:, :, start:stop] for start, stop in path]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def block_mask(subtree_end_T: Tensor, segments: Sequence[Segment]) -> BlockMask:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from amopo_core.engine.attention import FLEX, SDPA, SEGMENTS, Pieces, block_mask
 from amopo_core.engine.batches import Rows, packed_rows, separate_rows
-from amopo_core.engine.gated import gated_layers, lean_forward
 from amopo_core.engine.head import target_logps
+from amopo_core.engine.lean import lean_layers
+from amopo_core.engine.tied import TiedEmbedding, tied_embedding
 from amopo_core.engine.tree import MIN_SHARED
 from amopo_core.errors import UserError
 
@@ -62,13 +63,12 @@ class PolicyForward:
         self._model = model
         self._own_attention = model.config._attn_implementation
         layer = _output_layer(model) if way.tiled_head else None
-        self._head = ResponseHead(layer) if layer is not None else None
-        self._tied = _tied_embedding(model) if way.tiled_head else None
-        if self._tied is not None:
-            setattr(self._tied, "forward", partial(_sparse_lookup, self._tied))  # noqa: B010 (on the object alone)
-        self._lean = list(gated_layers(model)) if way.packed else []
-        for gated in self._lean:
-            setattr(gated, "forward", partial(lean_forward, gated))  # noqa: B010 (on the object alone)
+        embedding = tied_embedding(model, layer) if layer is not None else None
+        self._tied = TiedEmbedding(embedding) if embedding is not None else None
+        self._head = ResponseHead(layer, self._tied) if layer is not None else None
+        self._lean = list(lean_layers(model)) if way.packed else []
+        for module, lean_forward in self._lean:
+            setattr(module, "forward", partial(lean_forward, module))  # noqa: B010 (on the object alone)
         model.set_attn_implementation(way.attention)
 
     def rows(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rows:
@@ -103,12 +103,12 @@ class PolicyForward:
     def detach(self) -> None:
         """Make the policy what it was: for logits, for generation."""
         self._model.set_attn_implementation(self._own_attention)
-        for gated in self._lean:
-            del gated.forward
+        for module, _ in self._lean:
+            del module.forward
         if self._head is not None:
             self._head.detach()
         if self._tied is not None:
-            del self._tied.forward
+            self._tied.detach()
 
 
 class ResponseHead:
@@ -117,8 +117,9 @@ class ResponseHead:
     The layer stays where it is in the policy: whatever shards, casts or hooks it does so as before.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, tied: TiedEmbedding | None) -> None:
         self.layer = layer
+        self._tied = tied
         self._asked: tuple[Tensor, Tensor] | None = None
         setattr(layer, "forward", self._forward)  # noqa: B010 (on the object, which hides the class's)
 
@@ -139,7 +140,8 @@ class ResponseHead:
         assert self._asked is not None, "the policy is called past PolicyForward"
         predicting_M, target_M = self._asked
         hidden_MH = hidden_XTH.flatten(0, 1).index_select(0, predicting_M)
-        return target_logps(hidden_MH, self.layer.weight, target_M, self.layer.bias)
+        left = self._tied.left if self._tied is not None else None
+        return target_logps(hidden_MH, self.layer.weight, target_M, self.layer.bias, left)
 
 
 def best_forward(model: PreTrainedModel, max_length: int, device: torch.device | None = None) -> PolicyForward:
@@ -185,24 +187,6 @@ def _ways(model: PreTrainedModel, max_length: int, device: torch.device) -> list
 def _output_layer(model: PreTrainedModel) -> nn.Linear | None:
     layer = model.get_output_embeddings()
     return layer if type(layer) is nn.Linear else None
-
-
-def _tied_embedding(model: PreTrainedModel) -> nn.Embedding | None:
-    """The embedding whose weight is the output layer's too, on a CPU.
-
-    Its gradient is added to the output layer's, which has every word: the rows that were looked up are enough, where a
-    gradient of every word would have to be made, filled with zeros and gone through. A GPU would have to sort them.
-    The sum of both is no sparse one, so the module does not say that it gives one: DDP would wait for it.
-    """
-    embedding, layer = model.get_input_embeddings(), _output_layer(model)
-    if type(embedding) is not nn.Embedding or layer is None or embedding.weight is not layer.weight:
-        return None
-    return embedding if embedding.weight.device.type == "cpu" else None
-
-
-def _sparse_lookup(embedding: nn.Embedding, input_ids: Tensor) -> Tensor:
-    """What the embedding gives, with a gradient of the rows alone."""
-    return nn.functional.embedding(input_ids, embedding.weight, embedding.padding_idx, sparse=True)
 
 
 def _looks_away(model: PreTrainedModel, max_length: int) -> bool:

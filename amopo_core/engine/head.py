@@ -1,8 +1,9 @@
 """Log-probabilities of given tokens behind the policy's output layer, without the logits of the whole vocabulary.
 
-The logits are made tile by tile, summed up, forgotten, and made again for the gradient of the weight. The gradient of
-the hidden states needs no second pass: sum_v p_v weight_v is added up beside the sum of the exponentials. The target's
-part, 1 - p, is kept apart: for a likely token it would be lost in the rounding of the others.
+The logits are made tile by tile, summed up, forgotten, and made again for the gradient of the weight; on a CPU as many
+tiles as a few times the weight's memory holds are kept, and spare the product. The gradient of the hidden states needs
+no second pass: sum_v p_v weight_v is added up beside the sum of the exponentials. The target's part, 1 - p, is kept
+apart: for a likely token it would be lost in the rounding of the others.
 
 Logits are held in units of log 2, to which a matrix product brings them on its way: what is left is exp2, by far the
 cheapest exponential on a CPU, and a sum. They are shifted only where the sum of their powers would leave the range of
@@ -23,11 +24,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from amopo_core.engine.tied import LeftGradient
+
 CPU_TILE = (512, 1152)
 """Words, twice as many of 16 bits, and positions of a tile at most: what products are fastest with that caches hold."""
 DEVICE_TILE = (8192, 8192)
 """Words and positions of a tile that keeps an accelerator busy."""
 LOG2_E = 1 / math.log(2)
+KEPT_WEIGHTS = 4
+"""Numbers kept of the tiles, for each of the weight: as many as training it takes anyway, with its gradient and AdamW's
+two moments. The other tiles are made again."""
 PLAIN_RANGE = 100.0
 """Powers of 2 up to which sums need no shift: far from where float32 and bfloat16 overflow and grow coarse."""
 
@@ -39,20 +45,35 @@ def reference_logps(hidden_MH: Tensor, weight_VH: Tensor, target_M: Tensor, bias
     return logits_MV.log_softmax(-1).gather(-1, target_M[:, None]).squeeze(-1)
 
 
-def target_logps(hidden_MH: Tensor, weight_VH: Tensor, target_M: Tensor, bias_V: Tensor | None = None) -> Tensor:
+def target_logps(
+    hidden_MH: Tensor,
+    weight_VH: Tensor,
+    target_M: Tensor,
+    bias_V: Tensor | None = None,
+    left: LeftGradient | None = None,
+) -> Tensor:
     """Log-probability of each target token [nats], shape (M,), float32 or wider; gradients reach all but `target_M`.
 
     Matrix products run in the precision of the arguments, or in autocast's; sums in float32 or wider. Memory beside the
     gradients does not grow with positions x vocabulary.
+
+    Args:
+        hidden_MH, weight_VH, bias_V: the output layer and its input.
+        target_M: token ids.
+        left: takes the weight's gradient in autograd's place.
     """
     device = hidden_MH.device.type
+    with_gradients = torch.is_grad_enabled()
+    for_hidden, for_weight = hidden_MH.requires_grad and with_gradients, weight_VH.requires_grad and with_gradients
+    if left is not None:
+        weight_VH = weight_VH.detach()
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden_MH, weight_VH = _cast(hidden_MH, dtype), _cast(weight_VH, dtype)
         bias_V = None if bias_V is None else _cast(bias_V, dtype)
     with torch.autocast(device, enabled=False):
         logps_M: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
-            hidden_MH, weight_VH, target_M, bias_V, hidden_MH.requires_grad and torch.is_grad_enabled()
+            hidden_MH, weight_VH, target_M, bias_V, for_hidden, for_weight, left
         )
     return logps_M
 
@@ -64,15 +85,23 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 class _TargetLogps(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_MH: Tensor, weight_VH: Tensor, target_M: Tensor, bias_V: Tensor | None, for_hidden: bool
+        ctx: Any,
+        hidden_MH: Tensor,
+        weight_VH: Tensor,
+        target_M: Tensor,
+        bias_V: Tensor | None,
+        for_hidden: bool,
+        for_weight: bool,
+        left: LeftGradient | None,
     ) -> Tensor:
         """The logit of the target - log sum exp of all logits."""
-        layer = _Layer(hidden_MH, weight_VH, bias_V)
+        layer = _Layer(hidden_MH, weight_VH, bias_V, keeps=for_weight)
         logps_M, lse_M, others_MH = layer.log_probabilities(target_M, with_others=for_hidden)
         slope_MH = None
         if others_MH is not None:
             slope_MH = others_MH.neg_().addcmul_(weight_VH[target_M], -logps_M.expm1()[:, None])
         ctx.save_for_backward(hidden_MH, weight_VH, target_M, bias_V, lse_M, logps_M, slope_MH)
+        ctx.kept, ctx.left, ctx.for_weight = layer.kept, left, for_weight
         return logps_M
 
     @staticmethod
@@ -84,16 +113,20 @@ class _TargetLogps(torch.autograd.Function):
         with torch.autocast(hidden_MH.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
                 grad_MH = (slope_MH * grad_M[:, None]).to(hidden_MH.dtype)
-            if ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
+            if ctx.for_weight or ctx.needs_input_grad[3]:
                 layer = _Layer(hidden_MH, weight_VH, bias_V)
+                layer.kept, ctx.kept = ctx.kept, {}  # a second pass, where one comes, makes them again
                 grad_VH, grad_V = layer.parameter_gradients(lse_M, grad_M, target_M, logps_M)
-        return grad_MH, grad_VH, None, grad_V, None
+        if ctx.left is not None:
+            ctx.left.leave(grad_VH)
+            grad_VH = None
+        return grad_MH, grad_VH, None, grad_V, None, None, None
 
 
 class _Layer:
     """An output layer and its input, gone through tile by tile. Logits and their sums are in units of log 2."""
 
-    def __init__(self, hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> None:
+    def __init__(self, hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, *, keeps: bool = False) -> None:
         self.hidden_MH, self.weight_VH, self.bias_V = hidden_MH, weight_VH, bias_V
         self.wide = torch.promote_types(hidden_MH.dtype, torch.float32)
         tile = _cpu_tile(hidden_MH.dtype) if hidden_MH.device.type == "cpu" else DEVICE_TILE
@@ -102,6 +135,10 @@ class _Layer:
         )
         self._tile_size = min(tile[0], len(weight_VH)) * min(tile[1], len(hidden_MH))
         self._rooms: dict[torch.dtype, Tensor] = {}
+        self.kept: dict[tuple[int, int], Tensor] = {}
+        """Powers of tiles, which need no shift, by the numbers of their words and places."""
+        kept_numbers = KEPT_WEIGHTS * weight_VH.numel() if keeps and self._looks else 0
+        self._kept_words = kept_numbers // max(len(hidden_MH), 1)
 
     def log_probabilities(self, target_M: Tensor, *, with_others: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of the targets [nats], shape (M,); the logits' log sum exp, shape (M,); and the others' pull.
@@ -113,6 +150,7 @@ class _Layer:
         logps_M, lse_M, others_MH = self._sums(target_M, with_others, shifted=False)
         far_M = self._far(lse_M)
         if far_M.any():
+            self.kept.clear()
             far = _Layer(self.hidden_MH[far_M], self.weight_VH, self.bias_V)
             logps_M[far_M], lse_M[far_M], far_others = far._sums(target_M[far_M], with_others, shifted=True)
             if others_MH is not None and far_others is not None:
@@ -132,12 +170,14 @@ class _Layer:
         targets = [self._targets(places, target_M) for places in self.places]
         for number, words in enumerate(self.words):
             sum_vH = grad_VH[words] if self.wide == grad_VH.dtype else torch.empty_like(grad_VH[words], dtype=self.wide)
-            for places, targets_m in zip(self.places, targets, strict=True):
-                powers = self._logits(words, places, None if shift_M is None else -shift_M[places]).exp2_()
+            for place, (places, targets_m) in enumerate(zip(self.places, targets, strict=True)):
+                powers = self.kept.pop((number, place), None)
+                if powers is None:
+                    powers = self._logits(words, places, None if shift_M is None else -shift_M[places]).exp2_()
                 targets_m.put(powers, number, at_target_M[places])
                 if grad_V is not None:
                     grad_V[words] -= powers @ share_M[places].to(powers.dtype)
-                _subtract_product(sum_vH, self._narrow(powers), share_MH[places], first=places is self.places[0])
+                _subtract_product(sum_vH, self._narrow(powers), share_MH[places], first=place == 0)
             if sum_vH.dtype != grad_VH.dtype:
                 grad_VH[words] = sum_vH
         return grad_VH, None if grad_V is None or self.bias_V is None else grad_V.to(self.bias_V.dtype)
@@ -149,14 +189,15 @@ class _Layer:
         """
         logps_M, lse_M = (self.hidden_MH.new_empty(len(self.hidden_MH), dtype=self.wide) for _ in range(2))
         others_MH = torch.zeros_like(self.hidden_MH, dtype=self.wide) if with_others else None
-        for places in self.places:
+        for place, places in enumerate(self.places):
             nothing = torch.zeros_like(lse_M[places])
             total, logit = nothing.clone(), nothing.clone()
             shift = torch.full_like(nothing, -torch.inf) if shifted else nothing
             weights = None if others_MH is None else others_MH[places]
             targets_m = self._targets(places, target_M)
             for number, words in enumerate(self.words):
-                logits = self._logits(words, places, nothing if shifted else None)
+                keeps = words.stop <= self._kept_words and not shifted
+                logits = self._logits(words, places, nothing if shifted else None, keeps=keeps)
                 targets_m.take(logits, number, logit)
                 if shifted:
                     highest = torch.maximum(shift, logits.amax(0))
@@ -171,6 +212,8 @@ class _Layer:
                 total += powers.sum(0)
                 if weights is not None:
                     _subtract_product(weights, self._narrow(powers).t(), self.weight_VH[words])
+                if keeps:
+                    self.kept[number, place] = powers
             others = shift + total.log2()
             logps_M[places] = F.logsigmoid((logit - others) / LOG2_E)
             lse_M[places] = torch.logaddexp2(logit, others)
@@ -197,22 +240,23 @@ class _Layer:
         kind = _SortedTargets if target_M.device.type == "cpu" else _Targets
         return kind(self.words, target_M[places])
 
-    def _logits(self, words: slice, places: slice, start: Tensor | None) -> Tensor:
-        """Start + logits of a tile, until the next is made; without a start perhaps in the products' precision."""
+    def _logits(self, words: slice, places: slice, start: Tensor | None, *, keeps: bool = False) -> Tensor:
+        """Start + logits of a tile, until the next is made or, kept, for good; without a start perhaps not wide."""
         weight, hidden = self.weight_VH[words], self.hidden_MH[places].t()
         shape = (len(weight), hidden.shape[1])
+        room = self._own_room if keeps else self._room
         if self.wide == hidden.dtype:
-            logits = self._room(shape, self.wide)
+            logits = room(shape, self.wide)
             start = (
                 hidden.new_zeros(shape[1]) if start is None else start
             )  # a tile that caches hold is faster to add to
             torch.addmm(start, weight, hidden, alpha=LOG2_E, out=logits)
         elif start is None and self.bias_V is None:
-            logits = self._room(shape, hidden.dtype)
+            logits = room(shape, hidden.dtype)
             torch.addmm(hidden.new_zeros(()), weight, hidden, beta=0, alpha=LOG2_E, out=logits)
         else:  # a narrow sum would round the shift, and the probabilities would no longer add up to 1
             product = torch.mm(weight, hidden, out=self._room(shape, hidden.dtype))
-            logits = self._room(shape, self.wide).copy_(product).mul_(LOG2_E)
+            logits = room(shape, self.wide).copy_(product).mul_(LOG2_E)
             if start is not None:
                 logits += start
         if self.bias_V is not None:
@@ -223,6 +267,10 @@ class _Layer:
         """The tile in the precision of the products."""
         dtype = self.hidden_MH.dtype
         return tile if tile.dtype == dtype else self._room(tile.shape, dtype).copy_(tile)
+
+    def _own_room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Memory for a tile of its own."""
+        return self.hidden_MH.new_empty(shape, dtype=dtype)
 
     def _room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Memory for a tile, the same one every time."""

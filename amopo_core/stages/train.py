@@ -37,7 +37,7 @@ from amopo_core.stages.command import (
     exit_with,
     paths_parser,
 )
-from amopo_core.training.launch import launch_command, launch_file, machine_rank, read_launch
+from amopo_core.training.launch import RANK_ENVIRONMENT, launch_command, launch_file, machine_rank, read_launch
 from amopo_core.training.memory import ended_without_a_word, oom_kills
 from amopo_core.training.run_folder import (
     DROPPED,
@@ -93,7 +93,7 @@ def run_ranks(launch: Path, params: Params, inputs: Sequence[str], run: Path) ->
         failure.unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, _terminated)
     command = launch_command(launch, params.runtime.threads, ["amopo_core.training.rank", *inputs])
-    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ  # its warnings are for those who write the training
+    environment = RANK_ENVIRONMENT | os.environ
     kills = oom_kills()
     adopt_orphans()
     # A process group of its own: what a terminal or a scheduler sends to this one's reaches the ranks through here.

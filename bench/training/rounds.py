@@ -15,6 +15,7 @@ from signal import SIGKILL
 from statistics import median
 from typing import Any
 
+from amopo_core.training.launch import RANK_ENVIRONMENT
 from bench.training.measured import Measured
 from bench.training.task import Task
 
@@ -98,6 +99,8 @@ def run(tasks: Sequence[Task]) -> list[Measured]:
     launcher = TWO_RANKS if tasks[0].ranks > 1 else ()
     command = [sys.executable, *launcher, "-m", MEASURE, *(json.dumps(task.as_dict()) for task in tasks)]
     environment = os.environ | {"OMP_NUM_THREADS": str(tasks[0].threads), "PYTHONPATH": _path()}
+    if all(task.variant == "ours" for task in tasks):
+        environment |= RANK_ENVIRONMENT  # as the stage `train` starts it; the others as their users do
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if process.returncode == -SIGKILL:
         sys.exit(

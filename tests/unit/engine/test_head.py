@@ -282,6 +282,41 @@ def test_never_makes_all_logits(logps):
         assert largest.numel == rows * words
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+def test_kept_tiles_change_no_byte(dtype, bias, monkeypatch):
+    given_ = inputs(40, 300, 16, dtype, bias)
+    found = []
+    for kept in (0, 1, 1000):
+        monkeypatch.setattr(head, "KEPT_WEIGHTS", kept)
+        found.append(outcome(target_logps, *given_))
+
+    for with_kept in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(found[0], with_kept, strict=True))
+
+
+@pytest.mark.parametrize("rows", [10, 100, 300])
+def test_keeps_as_many_numbers_as_a_few_weights(rows):
+    """However many positions there are; all but the last words' tiles of what is allowed."""
+    hidden, weight, target, _ = inputs(rows, 300, 4)
+    layer = head._Layer(hidden, weight, None, keeps=True)
+
+    layer.log_probabilities(target, with_others=True)
+
+    kept, most = sum(tile.numel() for tile in layer.kept.values()), head.KEPT_WEIGHTS * weight.numel()
+    assert 0 < min(rows * 300, most) - SMALL_TILE[0] * rows < kept <= most
+
+
+def test_a_second_backward_pass_makes_the_kept_tiles_again():
+    hidden, weight, target, _ = inputs()
+    logps = target_logps(hidden, weight.requires_grad_(), target)
+
+    first = torch.autograd.grad(logps.sum(), weight, retain_graph=True)
+    second = torch.autograd.grad(logps.sum(), weight)
+
+    assert torch.equal(first[0], second[0])
+
+
 def test_keeps_nothing_without_gradients():
     hidden, weight, target, _ = inputs()
     saved = []
