@@ -64,6 +64,12 @@ def _is_norm(module: nn.Module) -> bool:
     return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
 
 
+def _silu_backward_(grad: Tensor, gate: Tensor) -> Tensor:
+    """The gradient of silu(gate), in place of the one given."""
+    slope: Tensor = torch.ops.aten.silu_backward.grad_input(grad, gate, grad_input=grad)
+    return slope
+
+
 class _GatedProduct(torch.autograd.Function):
     """silu(gate) * up."""
 
@@ -76,7 +82,7 @@ class _GatedProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         gate, up = ctx.saved_tensors
         (grad,) = grads
-        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
+        return _silu_backward_(grad * up, gate), F.silu(gate).mul_(grad)
 
 
 class _GatedProjection(torch.autograd.Function):
@@ -94,8 +100,9 @@ class _GatedProjection(torch.autograd.Function):
         silu, grad_weight = F.silu(gate), None
         if ctx.needs_input_grad[2]:
             grad_weight = grad.flatten(0, -2).t() @ (silu * up).flatten(0, -2)
-        grad_product = grad @ weight
-        return torch.ops.aten.silu_backward(grad_product * up, gate), silu.mul_(grad_product), grad_weight
+        slope = grad @ weight
+        grad_up = silu.mul_(slope)
+        return _silu_backward_(slope.mul_(up), gate), grad_up, grad_weight
 
 
 class _RMSNorm(torch.autograd.Function):
