@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -63,14 +63,16 @@ def _watching(run: UUID, cancelled: Event) -> Iterator[None]:
     assert main is not None
 
     def watch() -> None:
-        while not over.wait(_POLL):
-            if _is_cancelling(run):
-                with at_the_end:
-                    if not over.is_set():
-                        get_run_logger().warning("cancelled in Prefect: saving what is done, and ending")
-                        cancelled.set()
-                        signal.pthread_kill(main, signal.SIGTERM)
-                return
+        once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})  # the next look is a try again
+        with once, get_client(sync_client=True) as client:
+            while not over.wait(_POLL):
+                if _is_cancelling(client, run):
+                    with at_the_end:
+                        if not over.is_set():
+                            get_run_logger().warning("cancelled in Prefect: saving what is done, and ending")
+                            cancelled.set()
+                            signal.pthread_kill(main, signal.SIGTERM)
+                    return
 
     # the context holds where Prefect's server is and whose log this is
     threading.Thread(target=copy_context().run, args=(watch,), name="cancellation", daemon=True).start()
@@ -81,10 +83,9 @@ def _watching(run: UUID, cancelled: Event) -> Iterator[None]:
             over.set()
 
 
-def _is_cancelling(run: UUID) -> bool:
+def _is_cancelling(client: SyncPrefectClient, run: UUID) -> bool:
     """False also where the server does not answer, or does so with anything else: that is no reason to end a run."""
-    once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})  # the next look is a try again
-    with suppress(Exception), once, get_client(sync_client=True) as client:
+    with suppress(Exception):
         state = client.read_flow_run(run).state
         return state is not None and state.is_cancelling()
     return False

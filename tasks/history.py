@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +32,7 @@ class HistoryFollower:
         self.send = send
         self.sent = 0
         """Rows that `send` has taken."""
-        self._began = time.time_ns()
+        self._earlier = _stamp(path)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="history", daemon=True)
 
@@ -62,9 +61,18 @@ class HistoryFollower:
             log.warning("%d lines of the training history wait to be sent: %s", waiting, said)
 
     def _new_rows(self) -> Sequence[Row]:
-        if not self.path.exists() or self.path.stat().st_mtime_ns < self._began:
-            return []  # what an earlier training left there
+        if _stamp(self.path) in (None, self._earlier):
+            return []  # nothing yet, or what an earlier training left there
         return read_history(self.path)[self.sent :]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file, whatever the clock says: a file's time lags behind it by some milliseconds."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

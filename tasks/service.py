@@ -81,12 +81,13 @@ class Running:
             OutsideError: it ended, or did not answer within `limit` seconds.
         """
         deadline = time.monotonic() + limit
-        while not self._is_ready():
-            if self.ended:
-                raise OutsideError(f"{self.how_it_ended()} before it was ready{self.last_lines()}")
-            if time.monotonic() > deadline:
-                raise OutsideError(f"{self.service.name} was not ready within {limit:g} s{self.last_lines()}")
-            time.sleep(0.1)
+        with httpx.Client(timeout=5.0, trust_env=False) as client:  # past any proxy
+            while not self._is_ready(client):
+                if self.ended:
+                    raise OutsideError(f"{self.how_it_ended()} before it was ready{self.last_lines()}")
+                if time.monotonic() > deadline:
+                    raise OutsideError(f"{self.service.name} was not ready within {limit:g} s{self.last_lines()}")
+                time.sleep(0.1)
 
     @property
     def ended(self) -> bool:
@@ -111,11 +112,11 @@ class Running:
         if self._log:
             self._log.close()
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, client: httpx.Client) -> bool:
         if self.service.health is None:
             return self._said_ready.is_set()
         try:
-            return httpx.get(self.service.health, timeout=5.0, trust_env=False).is_success  # past any proxy
+            return client.get(self.service.health).is_success
         except httpx.TransportError:
             return False
 

@@ -29,6 +29,7 @@ from amopo_core.params_file import override
 
 ROOT = Path(__file__).parents[2]
 HISTORY = Path("reports/train/history.jsonl")
+ALIASES = ("champion", "challenger")
 DIMENSIONS = ("helpfulness", "correctness", "instruction_following")
 RATINGS = {"rows": "responses", "scores": {name: {"field": name, "scale": [1, 5]} for name in DIMENSIONS}}
 SETTINGS = f"""
@@ -45,7 +46,7 @@ playground.context=256
 playground.pretraining_steps=4
 playground.pretraining_batch=8
 train.learning_rate=0.01
-train.epochs=10
+train.epochs=4
 train.batch_pairs=8
 train.micro_batch_tokens=2000
 train.log_every=1
@@ -129,9 +130,14 @@ class Workspace:
         return [process for process in psutil.process_iter() if self._is_here(process)]
 
     def versions(self) -> dict[str, str | None]:
-        """The number of champion and challenger."""
+        """The number of champion and challenger, by the workspace's own store."""
+        aliases = MlflowClient(self.store).get_registered_model("amopo").aliases
+        return {alias: str(aliases[alias]) if alias in aliases else None for alias in ALIASES}
+
+    def shown_versions(self) -> dict[str, str | None]:
+        """The same as `amopo status` says it, which finds the servers by itself."""
         found = self.amopo("status", "--json").json
-        return {alias: found[alias] and found[alias]["version"] for alias in ("champion", "challenger")}
+        return {alias: found[alias] and found[alias]["version"] for alias in ALIASES}
 
     def run_of(self, version: str) -> Run:
         client = MlflowClient(self.store)

@@ -25,6 +25,7 @@ class PrefectServer:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._client = httpx.Client(timeout=60)
 
     def deployment(self, name: str) -> dict[str, Any]:
         return dict(self._got("GET", f"/deployments/name/{name}"))
@@ -55,7 +56,7 @@ class PrefectServer:
         """Asked again while the server is busy (503: its SQLite file is locked), as Prefect's own client does."""
 
         def asked() -> httpx.Response | None:
-            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=60)
+            answer = self._client.request(method, f"{self.url}{path}", json=body)
             return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
         answer = until(lambda: [found] if (found := asked()) is not None else None)[0]
@@ -86,16 +87,17 @@ def prefect_server(folder: Path) -> Iterator[PrefectServer]:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
             url = f"http://127.0.0.1:{port}/api"
-            until(lambda: _answers(url, process))
+            with httpx.Client() as client:
+                until(lambda: _answers(client, url, process))
             yield PrefectServer(url)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+def _answers(client: httpx.Client, url: str, process: subprocess.Popen[bytes]) -> bool:
     assert process.poll() is None
     try:
-        return httpx.get(f"{url}/health").is_success
+        return client.get(f"{url}/health").is_success
     except httpx.TransportError:
         return False

@@ -37,7 +37,7 @@ def test_a_first_run_ends_with_a_champion(finished: tuple[Workspace, Finished]) 
     assert demo.json["promoted"], demo.json["reasons"]
     assert demo.json["against_champion"] is None
     assert set(demo.json["executed"]) == BEFORE_TRAINING | {"train", "evaluate", "evaluate-champion", "guardrails"}
-    assert workspace.versions() == {"champion": "1", "challenger": "1"}
+    assert workspace.shown_versions() == workspace.versions() == {"champion": "1", "challenger": "1"}
     assert "train: step 1/" in demo.err
 
 

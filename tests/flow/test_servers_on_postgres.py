@@ -82,7 +82,7 @@ def test_the_same_flow_trains_and_promotes_while_connections_are_cut(
     assert "Traceback" not in out + err
     assert err.count("error: ") == process.returncode, err
     ended = json_of(here.amopo("retrain", "--json")) if process.returncode else json.loads(out)
-    assert here.versions() == {"champion": ended["version"], "challenger": ended["version"]}
+    assert here.shown_versions() == {"champion": ended["version"], "challenger": ended["version"]}
     assert rows(databases["MLFLOW_BACKEND_STORE_URI"], "model_versions") > 0
     assert rows(databases["PREFECT_SERVER_DATABASE_CONNECTION_URL"].partition("?")[0], "flow_run") > 0
     assert not (here.path / "mlflow.db").exists()
@@ -145,7 +145,7 @@ def test_it_comes_back_as_after_a_reboot(here: Workspace, databases: dict[str, s
     )
     ports = ("--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
     up = start_up(here, "--no-serve", *ports, env=databases)
-    champion = here.versions()["champion"]
+    champion = here.shown_versions()["champion"]
     up.process.send_signal(signal.SIGTERM)
     code, err = up.ended()
 

@@ -164,7 +164,7 @@ def test_sigterm_ends_all_of_them_well(workspace: Workspace, up: Up, champion: s
     assert err.count("MLflow is ready") == 2
     assert "Traceback" not in err
     assert_none_left(workspace)
-    assert workspace.versions()["champion"] == champion
+    assert workspace.shown_versions()["champion"] == champion
 
 
 def test_ui_opens_mlflow_alone_until_ctrl_c(workspace: Workspace) -> None:

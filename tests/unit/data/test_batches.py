@@ -275,15 +275,22 @@ ROUNDS = 100
 
 
 def append_in_step(feedback, start):
-    for number in range(ROUNDS):
-        start.wait()
-        append_batch(feedback, f"round{number}", ROWS)
+    try:
+        for number in range(ROUNDS):
+            start.wait()
+            append_batch(feedback, f"round{number}", ROWS)
+    except BaseException:
+        start.abort()  # or the others would wait for ever
+        raise
 
 
 def test_ingestions_at_once_store_the_same_rows_once(tmp_path):
-    """Without turns, two would write the same file beside and one of them would find it gone."""
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(3, timeout=300)
+    """Without turns, two would write the same file beside and one of them would find it gone.
+
+    No process is forked from this one, whose libraries have threads, and none is given up by the wall clock.
+    """
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(3)
     processes = [context.Process(target=append_in_step, args=(tmp_path, start)) for _ in range(3)]
     for process in processes:
         process.start()
