@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 
@@ -24,9 +25,15 @@ class OwnLines(logging.Filter):
 
 
 def show_own_lines() -> None:
-    """Filter what Prefect's console handler shows; its server still gets everything."""
+    """Filter what Prefect's console handler shows; its server still gets everything.
+
+    A reader who has gone ends no run: rich would end the process at the next line, where a run whose service was killed
+    has still to say how it ended.
+    """
     import prefect.main  # noqa: F401  # sets up the handlers
 
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry, beside the one message that it was in vain
     for handler in logging.getLogger().handlers:
         handler.addFilter(OwnLines())
+        if (console := getattr(handler, "console", None)) is not None:
+            console.on_broken_pipe = partial(setattr, console, "quiet", True)
