@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -36,6 +38,11 @@ def scheduled(reason: str = "somebody asked Prefect for it") -> State[None]:
         return Completed(name=SKIPPED, message=f"dropped: {error}")
     except (UserError, OutsideError) as error:
         log.error("error: %s", error)
+        raise
+    except TerminationSignal:
+        # the kernel says once for each thread of a killed service that it has gone: a second time would cut off the
+        # notifications of the first
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
     before = last_retraining()
     assert before is not None
