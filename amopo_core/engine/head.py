@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,10 +25,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from amopo_core.engine.products import by_onednn, product
 from amopo_core.engine.tied import LeftGradient
 
-CPU_TILE = (512, 1152)
-"""Words, twice as many of 16 bits, and positions of a tile at most: what products are fastest with that caches hold."""
+CPU_TILE = (1024, 1152)
+"""Words and positions of a tile at most: what products are fastest with that caches hold."""
 DEVICE_TILE = (8192, 8192)
 """Words and positions of a tile that keeps an accelerator busy."""
 LOG2_E = 1 / math.log(2)
@@ -99,7 +101,7 @@ class _TargetLogps(torch.autograd.Function):
         logps_M, lse_M, others_MH = layer.log_probabilities(target_M, with_others=for_hidden)
         slope_MH = None
         if others_MH is not None:
-            slope_MH = others_MH.neg_().addcmul_(weight_VH[target_M], -logps_M.expm1()[:, None])
+            slope_MH = others_MH.neg_().contiguous().addcmul_(weight_VH[target_M], -logps_M.expm1()[:, None])
         ctx.save_for_backward(hidden_MH, weight_VH, target_M, bias_V, lse_M, logps_M, slope_MH)
         ctx.kept, ctx.left, ctx.for_weight = layer.kept, left, for_weight
         return logps_M
@@ -129,11 +131,12 @@ class _Layer:
     def __init__(self, hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, *, keeps: bool = False) -> None:
         self.hidden_MH, self.weight_VH, self.bias_V = hidden_MH, weight_VH, bias_V
         self.wide = torch.promote_types(hidden_MH.dtype, torch.float32)
-        tile = _cpu_tile(hidden_MH.dtype) if hidden_MH.device.type == "cpu" else DEVICE_TILE
+        tile = CPU_TILE if hidden_MH.device.type == "cpu" else DEVICE_TILE
         self.words, self.places = (
             list(_spans(len(x), step)) for x, step in zip((weight_VH, hidden_MH), tile, strict=True)
         )
         self._tile_size = min(tile[0], len(weight_VH)) * min(tile[1], len(hidden_MH))
+        self._by_onednn = by_onednn(hidden_MH, weight_VH)
         self._rooms: dict[torch.dtype, Tensor] = {}
         self.kept: dict[tuple[int, int], Tensor] = {}
         """Powers of tiles, which need no shift, by the numbers of their words and places."""
@@ -188,7 +191,7 @@ class _Layer:
         The target's power is kept out of the sums: what is next to it would be lost beside a likely token's.
         """
         logps_M, lse_M = (self.hidden_MH.new_empty(len(self.hidden_MH), dtype=self.wide) for _ in range(2))
-        others_MH = torch.zeros_like(self.hidden_MH, dtype=self.wide) if with_others else None
+        others_MH = self._no_pull() if with_others else None
         for place, places in enumerate(self.places):
             nothing = torch.zeros_like(lse_M[places])
             total, logit = nothing.clone(), nothing.clone()
@@ -245,7 +248,11 @@ class _Layer:
         weight, hidden = self.weight_VH[words], self.hidden_MH[places].t()
         shape = (len(weight), hidden.shape[1])
         room = self._own_room if keeps else self._room
-        if self.wide == hidden.dtype:
+        if self._by_onednn:
+            logits = product(weight, self._scaled_MH[places])
+            if start is not None:
+                logits += start
+        elif self.wide == hidden.dtype:
             logits = room(shape, self.wide)
             start = (
                 hidden.new_zeros(shape[1]) if start is None else start
@@ -255,13 +262,24 @@ class _Layer:
             logits = room(shape, hidden.dtype)
             torch.addmm(hidden.new_zeros(()), weight, hidden, beta=0, alpha=LOG2_E, out=logits)
         else:  # a narrow sum would round the shift, and the probabilities would no longer add up to 1
-            product = torch.mm(weight, hidden, out=self._room(shape, hidden.dtype))
-            logits = room(shape, self.wide).copy_(product).mul_(LOG2_E)
+            narrow = torch.mm(weight, hidden, out=self._room(shape, hidden.dtype))
+            logits = room(shape, self.wide).copy_(narrow).mul_(LOG2_E)
             if start is not None:
                 logits += start
         if self.bias_V is not None:
             logits.add_(self.bias_V[words, None], alpha=LOG2_E)
         return logits
+
+    @cached_property
+    def _scaled_MH(self) -> Tensor:
+        return self.hidden_MH * LOG2_E
+
+    def _no_pull(self) -> Tensor:
+        """Zeros, shape (M, H), that lie as the products that are added to them do."""
+        size_M, size_H = self.hidden_MH.shape
+        if self._by_onednn:
+            return self.hidden_MH.new_zeros(size_H, size_M).t()
+        return self.hidden_MH.new_zeros(size_M, size_H, dtype=self.wide)
 
     def _narrow(self, tile: Tensor) -> Tensor:
         """The tile in the precision of the products."""
@@ -324,14 +342,12 @@ class _SortedTargets:
         return self.word_m[found], self.place_m[found]
 
 
-def _cpu_tile(dtype: torch.dtype) -> tuple[int, int]:
-    words, places = CPU_TILE
-    return (words * 2 if dtype.itemsize == 2 else words), places
-
-
 def _subtract_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool = False) -> None:
     """Total -= left @ right, the total in its own precision; `first`: total = -left @ right, whatever it held."""
-    if total.dtype == left.dtype:
+    if by_onednn(left, right):
+        found = product(left, right.t()) if left.is_contiguous() else product(right.t(), left).t()
+        torch.neg(found, out=total) if first else total.sub_(found)
+    elif total.dtype == left.dtype:
         total.addmm_(left, right, beta=0 if first else 1, alpha=-1)
     elif first:
         total.copy_(left @ right).neg_()

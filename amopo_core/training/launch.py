@@ -23,7 +23,6 @@ DEFAULT = Path("configs/accelerate/cpu.yaml")
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP", "DEEPSPEED")
 """accelerate's kinds of training that this trains with."""
 RANK_ENVIRONMENT = {
-    "THP_MEM_ALLOC_ENABLE": "1",  # large pages for large tensors: the kernel fills a hundredth as many with zeros
     "TORCH_CPP_LOG_LEVEL": "ERROR",  # its warnings are for those who write the training
 }
 """What the ranks' processes are started with, beside what is set already; it changes no result."""

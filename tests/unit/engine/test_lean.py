@@ -4,7 +4,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from amopo_core.engine.lean import gated_forward, gated_product, lean_layers, norm_forward
+from amopo_core.engine.lean import gated_forward, gated_product, lean_layers, linear_forward, norm_forward
 
 SIZE = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -34,9 +34,12 @@ def test_the_product_and_its_gradients():
 
 
 def test_a_gated_layer_computes_the_same_bytes_and_keeps_less():
-    layer = layer_with(gated_forward)
+    """In float64, in which products are torch's own."""
+    layer = layer_with(gated_forward).double()
 
-    (plain, kept), (lean, kept_lean) = outcome(layer.forward, layer), outcome(lambda x: gated_forward(layer, x), layer)
+    (plain, kept), (lean, kept_lean) = (
+        outcome(forward, layer, torch.float64) for forward in (layer.forward, lambda x: gated_forward(layer, x))
+    )
 
     assert_close(lean, plain, rtol=0, atol=0)
     assert [sizes.count(5 * 12) for sizes in (kept, kept_lean)] == [4, 2]  # silu(gate) and the product are made again
@@ -112,6 +115,19 @@ def test_gradients_of_a_norm_are_its_slopes():
     states = torch.randn(2, 8, requires_grad=True)
 
     assert torch.autograd.gradcheck(lambda x: norm_forward(norm, x), states, eps=1e-2, atol=1e-2, rtol=1e-2)
+
+
+def test_the_linear_layers_but_those_that_a_gated_one_multiplies_itself():
+    model = LlamaForCausalLM(LlamaConfig(**SIZE))
+    names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
+    model.model.layers[1].self_attn.o_proj.register_forward_hook(lambda *_: None)
+
+    found = [names[layer] for layer, lean in lean_layers(model) if lean is linear_forward]
+
+    first = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
+    assert found == [*first, *(name for name in first if name != "o_proj"), "lm_head"]
+    layer, states = model.lm_head, torch.randn(3, 8)
+    assert_close(linear_forward(layer, states), layer(states))
 
 
 def test_other_layers_are_left_alone():
