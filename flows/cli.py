@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from amopo_core.collector import look_less_often
 from amopo_core.errors import UserError
 from amopo_core.stages.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, MESSAGE, disk_failure
 from flows.approval import approve
@@ -34,6 +35,7 @@ PLAYGROUND = "playground"
 
 def main() -> None:
     """Run the command line; end with 0, 1 (failed), 2 (a mistake in what was given), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    look_less_often()
     set_defaults()
     signal.signal(signal.SIGTERM, _end)
     sys.exit(exit_status(sys.argv[1:]))
@@ -247,6 +249,9 @@ def _run_flow(as_json: bool) -> None:
 
     check_inputs(read_params())
     click.echo("starting Prefect ...", err=True)
+    from flows.server import starting_server
+
+    server = starting_server()  # takes longer than the imports below, which need a core of their own
     from rich.console import Console
 
     from flows import summary
@@ -254,10 +259,9 @@ def _run_flow(as_json: bool) -> None:
     from flows.console import show_own_lines
     from flows.prefect_away import reaching_prefect
     from flows.retrain import retrain as flow
-    from flows.server import prefect_server
 
     show_own_lines()
-    with prefect_server(), reaching_prefect(), ending_when_cancelled():
+    with server(), reaching_prefect(), ending_when_cancelled():
         outcome = flow()
     if as_json:
         print_json(summary.as_json(outcome, usage()))

@@ -33,6 +33,7 @@ def show_own_lines() -> None:
     import prefect.main  # noqa: F401  # sets up the handlers
 
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry, beside the one message that it was in vain
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback, beside the message
     for handler in logging.getLogger().handlers:
         handler.addFilter(OwnLines())
         if (console := getattr(handler, "console", None)) is not None:

@@ -79,6 +79,7 @@ def retrain() -> Outcome:
         tell_verdict(found)
         return Outcome(found, executed(runs))
 
+    registry.import_ahead()
     runs.append(run_stage("base"))
     with tracking.tracked_run() as run_id:
         tracking.clear_training_logs()

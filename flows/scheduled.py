@@ -51,11 +51,13 @@ def scheduled(reason: str = "somebody asked Prefect for it") -> State[None]:
 
 def _settle_in() -> None:
     """What the command line does at its start, for a process that a runner started; and it ends with that."""
+    from amopo_core.collector import look_less_often
     from amopo_core.stages.command import die_with_parent
     from flows.console import show_own_lines
     from flows.environment import set_defaults
 
     die_with_parent()
+    look_less_often()
     set_defaults()
     show_own_lines()
 

@@ -7,12 +7,14 @@ it was interrupted, and a killed command would leave it behind.
 from __future__ import annotations
 
 import atexit
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
-import click
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 
+from flows.up import LOGS, say
 from tasks.errors import OutsideError
 from tasks.ports import free_port
 from tasks.prefect_server import api_url, temporary_prefect_server
@@ -27,18 +29,26 @@ def is_lasting() -> bool:
     return PREFECT_API_URL.value() not in {None, *_temporary}
 
 
-def prefect_server() -> AbstractContextManager[Any]:
-    """The context in which flows find a server: the configured one; where none is, one that ends with this process."""
+def starting_server() -> Callable[[], AbstractContextManager[Any]]:
+    """Start a server where none is configured: it takes seconds, in which the caller may import what it needs.
+
+    Returns:
+        What waits until the server answers, and gives the context in which flows find it. It ends with this process.
+    """
     if PREFECT_API_URL.value():
-        return nullcontext()
+        return nullcontext
     port = free_port()
-    running = Running(temporary_prefect_server(port), lambda line: click.echo(line, err=True))
+    running = Running(temporary_prefect_server(port), say, LOGS / "temporary-prefect.log")
     atexit.register(running.stop)  # after Prefect has sent its last logs, which it does at exit as well
     _temporary.add(api_url(port))
+    return partial(_ready, running, api_url(port))
+
+
+def _ready(running: Running, url: str) -> AbstractContextManager[Any]:
     limit = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
     try:
         running.wait_until_ready(limit)
     except OutsideError as error:
         hint = "" if running.ended else "; raise PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
         raise OutsideError(f"{error}{hint}") from None
-    return temporary_settings({PREFECT_API_URL: api_url(port)})
+    return temporary_settings({PREFECT_API_URL: url})

@@ -2,12 +2,14 @@
 
 import sys
 
+from amopo_core.collector import look_less_often
 from amopo_core.stages.command import die_with_parent
 
 
 def main() -> int:
     """DVC's exit status for this process's arguments."""
     die_with_parent()
+    look_less_often()
     from dvc.cli import main as dvc
 
     return int(dvc())

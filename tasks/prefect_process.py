@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from amopo_core.collector import look_less_often
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +17,7 @@ GRACEFUL = 5
 
 def main() -> None:
     """Serve on this machine alone until told to end; a temporary server has neither pages nor schedules."""
+    look_less_often()
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import PREFECT_UI_API_URL

@@ -50,7 +50,6 @@ def temporary_prefect_server(port: int) -> Service:
         environment=_environment(port, store) | {"PREFECT_UI_ENABLED": "false"},
         health=f"{api_url(port)}/health",
         secrets=store.secrets,
-        shown=True,
     )
 
 

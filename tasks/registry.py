@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version as installed
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -43,6 +46,8 @@ BASE = "base"
 ADAPTER = "adapter"
 """Folder of a run's artifacts: the adapters as they were trained."""
 _REQUIREMENTS = ("torch", "transformers", "accelerate", "tokenizers", "safetensors")
+_TO_REGISTER = ("huggingface_hub", "amopo_core.policy", "mlflow.transformers")
+"""Modules that take seconds to import."""
 _CARD_HEADER = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
 """The metadata block that a model card of transformers begins with."""
 
@@ -109,6 +114,19 @@ def named(name: str) -> Version:
 def newest() -> Version | None:
     """The version that was registered last, if there is any."""
     return _newest_of(f"name = '{MODEL}'")
+
+
+def import_ahead() -> Thread:
+    """Import in the background what registering a policy needs: seconds' worth, while stages work elsewhere."""
+    thread = Thread(target=_import, name="import ahead")  # no daemon: torch, cut off in mid-import, ends by a signal
+    thread.start()
+    return thread
+
+
+def _import() -> None:
+    with suppress(ImportError):  # said where it is needed
+        for name in _TO_REGISTER:
+            import_module(name)
 
 
 @task(task_run_name="register", cache_policy=NO_CACHE)

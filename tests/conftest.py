@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from amopo_core.collector import look_less_often
+
+look_less_often()  # a worker imports everything that any test does
+
 # The tests' tensors are tiny: a second thread gains nothing and spins, which costs much time on a machine that is busy.
 # Set before torch is imported, and for the processes that tests start; what asks for threads by number still gets them.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -13,11 +13,11 @@ LACKING = "no file system can be mounted here: run the tests as root"
 
 
 @pytest.fixture(name="disk")
-def disk_fixture(tmp_path: Path) -> Iterator[Path]:
-    """A small file system in memory."""
+def disk_fixture(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A small file system in memory; the parameter says of how many megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', 32)}m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip(LACKING)
     try:

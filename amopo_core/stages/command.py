@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from amopo_core.collector import look_less_often
 from amopo_core.errors import UserError
 
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
@@ -43,6 +44,7 @@ def exit_with(main: Callable[[], None]) -> None:
     What takes time to import is imported within `main`: Ctrl-C in the meantime ends like any other.
     """
     die_with_parent()
+    look_less_often()
     _show_progress()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
         signal.signal(signal.SIGINT, _interrupt)

@@ -92,7 +92,7 @@ def run_ranks(launch: Path, params: Params, inputs: Sequence[str], run: Path) ->
     if machine_rank(launch) == 0:
         failure.unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, _terminated)
-    command = launch_command(launch, params.runtime.threads, ["amopo_core.training.rank", *inputs])
+    command = launch_command(launch, params.runtime.threads, ["amopo_core.training.rank_process", *inputs])
     environment = RANK_ENVIRONMENT | os.environ
     kills = oom_kills()
     adopt_orphans()

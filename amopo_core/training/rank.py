@@ -1,6 +1,6 @@
 """Training a policy on preference pairs, in one rank of an accelerate launch.
 
-The stage `train` runs it: accelerate launch --config_file F -m amopo_core.training.rank --pairs … --base … --run …
+The stage `train` runs it: accelerate launch --config_file F -m amopo_core.training.rank_process --pairs … --run …
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from amopo_core.errors import UserError
 from amopo_core.objective import PreferenceObjective
 from amopo_core.params_file import read_params
 from amopo_core.policy import Policy, load_policy, make_readable, save_policy
-from amopo_core.stages.command import EXIT_FAILED, die_with_parent, is_full_disk
+from amopo_core.stages.command import EXIT_FAILED, is_full_disk
 from amopo_core.training.encoded import EncodedPairs, Encoding, dropped_path, encode_split, read_encoding
 from amopo_core.training.encoding import REASONS
 from amopo_core.training.failures import described, lost_another_rank
@@ -355,7 +355,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--ranks", type=int, required=True)
     args = parser.parse_args(argv)
-    die_with_parent()
     _quiet()
     params, clock, lock = read_params(), StepClock(), at_work(args.run)
     try:
@@ -405,7 +404,3 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft asks for it
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger("amopo_core").setLevel(logging.ERROR)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
