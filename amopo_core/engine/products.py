@@ -27,10 +27,17 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def by_onednn(*tensors: Tensor) -> bool:
-    """Whether these are multiplied by oneDNN here: plain tensors of 32 bits on a CPU where torch would ask MKL."""
-    return _IS_HERE and all(
-        each.dtype == torch.float32 and each.device.type == "cpu" and each.numel() and type(each) in _PLAIN
-        for each in tensors
+    """Whether these are multiplied by oneDNN here: plain tensors of 32 bits on a CPU where torch would ask MKL.
+
+    What torch.compile traces is left to it.
+    """
+    return (
+        _IS_HERE
+        and not torch.compiler.is_compiling()
+        and all(
+            each.dtype == torch.float32 and each.device.type == "cpu" and each.numel() and type(each) in _PLAIN
+            for each in tensors
+        )
     )
 
 

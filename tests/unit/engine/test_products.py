@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from amopo_core.engine.lean import _GatedProjection
 from amopo_core.engine.products import by_onednn, linear, product, product_over_rows
 
 HERE = pytest.mark.skipif(not by_onednn(torch.ones(1, 1)), reason="torch has no oneDNN beside MKL here")
@@ -72,6 +73,19 @@ def test_autocast_rounds_as_it_does_elsewhere():
 
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(linear(left, right, None), F.linear(left, right))
+
+
+def test_what_is_compiled_is_left_to_the_compiler():
+    layer, (states,) = nn.Linear(24, 40), randoms((30, 24))
+    gate, up, down = randoms((30, 40), (30, 40), (24, 40))
+    compiled = torch.compile(lambda x: linear(x, layer.weight, layer.bias), backend="aot_eager", fullgraph=True)
+    projected = torch.compile(_GatedProjection.apply, backend="aot_eager", fullgraph=True)
+
+    assert_close(compiled(states), layer(states))
+    wanted, found = gate.clone().requires_grad_(), gate.clone().requires_grad_()
+    _GatedProjection.apply(wanted, up, down).sum().backward()
+    projected(found, up, down).sum().backward()
+    assert_close(found.grad, wanted.grad)
 
 
 @HERE
