@@ -33,7 +33,8 @@ def show_own_lines() -> None:
     import prefect.main  # noqa: F401  # sets up the handlers
 
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry, beside the one message that it was in vain
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback, beside the message
+    # a failure with its traceback, beside the message that says it
+    logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.exc_info)
     for handler in logging.getLogger().handlers:
         handler.addFilter(OwnLines())
         if (console := getattr(handler, "console", None)) is not None:

@@ -9,6 +9,7 @@ import httpx
 from prefect.settings import PREFECT_API_URL
 
 from amopo_core.errors import UserError
+from flows.server import TEMPORARY_LOG, is_temporary
 from tasks.address import quoted, shown
 from tasks.errors import OutsideError
 
@@ -21,6 +22,7 @@ def reaching_prefect() -> Iterator[None]:
 
     Raises:
         OutsideError: Prefect's server did not answer, or with an error. Failures of other servers pass as they are.
+        UserError, OutsideError: what the flow failed of where Prefect could not be told so: a full disk is both.
     """
     try:
         yield
@@ -30,9 +32,12 @@ def reaching_prefect() -> Iterator[None]:
         url, error = PREFECT_API_URL.value(), _request_behind(raised)
         if error is None or not url or not _asked(error).startswith(str(httpx.URL(url)).rstrip("/")):
             raise
+        if (own := _own_behind(raised)) is not None:
+            raise own from None
+        told = f"; what it said last is in {TEMPORARY_LOG}" if is_temporary() else ""
         raise OutsideError(
-            f"Prefect's server at {shown(url)} does not answer{_how(error)} ({quoted(error, url, 300)}); once it does,"
-            " run the same command again: what is done is found done"
+            f"Prefect's server at {shown(url)} does not answer{_how(error)} ({quoted(error, url, 300)}){told}; once it"
+            " does, run the same command again: what is done is found done"
         ) from None  # Prefect's log shows causes, and this one may repeat a password
 
 
@@ -42,6 +47,13 @@ def _request_behind(error: BaseException | None) -> httpx.HTTPError | None:
         hidden = error.__suppress_context__
         found = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
         error = found or (None if hidden else error.__context__)
+    return error
+
+
+def _own_behind(error: BaseException | None) -> UserError | OutsideError | None:
+    """The failure that Prefect was being told of when its server failed."""
+    while error is not None and not isinstance(error, UserError | OutsideError):
+        error = error.__cause__ or error.__context__
     return error
 
 

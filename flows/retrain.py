@@ -79,8 +79,9 @@ def retrain() -> Outcome:
         tell_verdict(found)
         return Outcome(found, executed(runs))
 
-    registry.import_ahead()
+    imports = registry.import_ahead()
     runs.append(run_stage("base"))
+    imports.join()
     with tracking.tracked_run() as run_id:
         tracking.clear_training_logs()
         with tracking.follow_history(run_id) as history, tracking.follow_speed(run_id) as speed:

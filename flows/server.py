@@ -20,13 +20,19 @@ from tasks.ports import free_port
 from tasks.prefect_server import api_url, temporary_prefect_server
 from tasks.service import Running
 
+TEMPORARY_LOG = LOGS / "temporary-prefect.log"
 _temporary: set[str] = set()
 """The servers that end with this process."""
 
 
 def is_lasting() -> bool:
     """Whether the server that flows find now stays when this process ends, so that a person can answer there."""
-    return PREFECT_API_URL.value() not in {None, *_temporary}
+    return PREFECT_API_URL.value() is not None and not is_temporary()
+
+
+def is_temporary() -> bool:
+    """Whether the server that flows find now was started by this process."""
+    return PREFECT_API_URL.value() in _temporary
 
 
 def starting_server() -> Callable[[], AbstractContextManager[Any]]:
@@ -38,7 +44,7 @@ def starting_server() -> Callable[[], AbstractContextManager[Any]]:
     if PREFECT_API_URL.value():
         return nullcontext
     port = free_port()
-    running = Running(temporary_prefect_server(port), say, LOGS / "temporary-prefect.log")
+    running = Running(temporary_prefect_server(port), say, TEMPORARY_LOG)
     atexit.register(running.stop)  # after Prefect has sent its last logs, which it does at exit as well
     _temporary.add(api_url(port))
     return partial(_ready, running, api_url(port))

@@ -46,7 +46,7 @@ BASE = "base"
 ADAPTER = "adapter"
 """Folder of a run's artifacts: the adapters as they were trained."""
 _REQUIREMENTS = ("torch", "transformers", "accelerate", "tokenizers", "safetensors")
-_TO_REGISTER = ("huggingface_hub", "amopo_core.policy", "mlflow.transformers")
+_TO_REGISTER = ("amopo_core.policy", "transformers.modeling_utils", "huggingface_hub", "mlflow.transformers")
 """Modules that take seconds to import."""
 _CARD_HEADER = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
 """The metadata block that a model card of transformers begins with."""
@@ -117,14 +117,17 @@ def newest() -> Version | None:
 
 
 def import_ahead() -> Thread:
-    """Import in the background what registering a policy needs: seconds' worth, while stages work elsewhere."""
+    """Import in the background what registering a policy needs: seconds' worth, while a stage works elsewhere.
+
+    Wait for the thread before this one imports anything of MLflow: each could get the other's half-made modules.
+    """
     thread = Thread(target=_import, name="import ahead")  # no daemon: torch, cut off in mid-import, ends by a signal
     thread.start()
     return thread
 
 
 def _import() -> None:
-    with suppress(ImportError):  # said where it is needed
+    with suppress(Exception):  # said where it is needed
         for name in _TO_REGISTER:
             import_module(name)
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -58,6 +59,7 @@ class Running:
             log: file that gets its lines with their times; kept small.
         """
         self.service = service
+        self._say, self._log = say, _rotating(log) if log else None
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tasks.bound_process", str(os.getpid()), *service.command],
             stdin=subprocess.DEVNULL,
@@ -68,7 +70,6 @@ class Running:
             env=child_environment() | dict(service.environment),
             start_new_session=True,
         )
-        self._say, self._log = say, _rotating(log) if log else None
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self._said_ready = Event()
         self._reader = Thread(target=self._read, name=service.name, daemon=True)
@@ -136,6 +137,10 @@ class Running:
 class _Log(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """On a full disk the line is lost; whose it was goes on."""
+
+    def close(self) -> None:
+        with suppress(OSError):  # as well
+            super().close()
 
 
 def _rotating(log: Path) -> RotatingFileHandler:

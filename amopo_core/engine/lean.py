@@ -21,7 +21,7 @@ from amopo_core.engine.products import linear, product, product_over_rows
 
 def lean_layers(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[[Any, Tensor], Tensor]]]:
     """The model's layers that can do with less, as transformers names their parts, each with what computes the same."""
-    own_product = {module.down_proj for module in model.modules() if _is_gated(module)}
+    own_product = {module.down_proj for module in model.modules() if _is_gated(module) and _multiplies(module)}
     for module in model.modules():
         if _is_gated(module):
             yield module, gated_forward
@@ -38,18 +38,18 @@ def linear_forward(layer: Any, states: Tensor) -> Tensor:
 
 def gated_forward(layer: Any, states: Tensor) -> Tensor:
     """down(silu(gate(x)) * up(x)) of a layer with these parts."""
-    gate, up, down = layer.gate_proj(states), layer.up_proj(states), layer.down_proj
-    if _is_plain(down) and down.bias is None and not torch.is_autocast_enabled(states.device.type):
-        found: Tensor = _GatedProjection.apply(gate, up, down.weight)  # type: ignore[no-untyped-call]
+    gate, up = layer.gate_proj(states), layer.up_proj(states)
+    if _multiplies(layer) and not torch.is_autocast_enabled(states.device.type):
+        found: Tensor = _GatedProjection.apply(gate, up, layer.down_proj.weight)  # type: ignore[no-untyped-call]
         return found
-    projected: Tensor = down(gated_product(gate, up))
+    projected: Tensor = layer.down_proj(gated_product(gate, up))
     return projected
 
 
 def gated_product(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, of any one shape; only the two arguments are kept for the gradient."""
-    product: Tensor = _GatedProduct.apply(gate, up)  # type: ignore[no-untyped-call]
-    return product
+    found: Tensor = _GatedProduct.apply(gate, up)  # type: ignore[no-untyped-call]
+    return found
 
 
 def norm_forward(norm: Any, states: Tensor) -> Tensor:
@@ -62,6 +62,11 @@ def _is_plain(layer: nn.Module) -> bool:
     """Whether its weight can be used past its own call: ZeRO-3, for one, gathers a weight in the layer's hooks."""
     hooked = layer._forward_pre_hooks or layer._forward_hooks or "forward" in vars(layer)
     return type(layer) is nn.Linear and not hooked
+
+
+def _multiplies(layer: Any) -> bool:
+    """Whether a gated layer's last product is made with its activation, past the projection's own call."""
+    return _is_plain(layer.down_proj) and layer.down_proj.bias is None
 
 
 def _is_gated(module: nn.Module) -> bool:

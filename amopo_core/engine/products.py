@@ -21,8 +21,6 @@ _IS_HERE = (
     and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
-
-
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -53,10 +51,10 @@ def product(left_MK: Tensor, right_NK: Tensor, bias_N: Tensor | None = None) -> 
 
 
 def product_over_rows(left_MN: Tensor, right_MK: Tensor) -> Tensor:
-    """Left.T @ right, shape (N, K): the gradient of a weight. The smaller one is copied."""
+    """Left.T @ right, shape (N, K): the gradient of a weight. The one of fewer numbers is copied on its way."""
     if not by_onednn(left_MN, right_MK):
         return left_MN.t() @ right_MK
-    if left_MN.shape[1] < right_MK.shape[1]:
+    if left_MN.shape[1] <= right_MK.shape[1]:
         return product(left_MN.t(), right_MK.t())
     return product(right_MK.t(), left_MN.t()).t()
 
@@ -73,7 +71,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
         """States @ weight.T + bias."""
-        ctx.save_for_backward(states, weight_NK)
+        ctx.save_for_backward(states if ctx.needs_input_grad[1] else None, weight_NK)
         return product(states, weight_NK, bias_N)
 
     @staticmethod

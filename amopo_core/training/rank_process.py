@@ -11,8 +11,8 @@ from amopo_core.stages.command import die_with_parent
 
 def main() -> int:
     """The rank's exit status; what it needs takes seconds to import."""
-    look_less_often()
     die_with_parent()
+    look_less_often()
     from amopo_core.training.rank import main as rank
 
     return rank()

@@ -199,28 +199,30 @@ def test_gradcheck(bias):
     assert torch.autograd.gradcheck(lambda h, w, b=None: target_logps(h, w, target, b), leaves)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("wanted", ["hidden", "weight", "bias"])
-def test_only_the_gradients_asked_for(wanted):
-    hidden, weight, target, bias = inputs(bias=True)
+def test_only_the_gradients_asked_for(wanted, dtype):
+    hidden, weight, target, bias = inputs(dtype=dtype, bias=True)
     leaves = {"hidden": hidden, "weight": weight, "bias": bias}
     every = dict(zip(leaves, outcome(reference_logps, hidden, weight, target, bias)[1:], strict=True))
     leaves[wanted].requires_grad_()
 
-    target_logps(hidden, weight, target, bias).backward(torch.linspace(-1, 2, len(target), dtype=torch.float64))
+    target_logps(hidden, weight, target, bias).backward(torch.linspace(-1, 2, len(target), dtype=dtype))
 
     assert_close(leaves[wanted].grad, every[wanted])
     assert [leaf.grad is None for name, leaf in leaves.items() if name != wanted] == [True, True]
 
 
-def test_strided_inputs():
-    hidden, weight, target, bias = inputs(bias=True)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_strided_inputs(dtype):
+    hidden, weight, target, bias = inputs(dtype=dtype, bias=True)
     wanted = outcome(reference_logps, hidden, weight, target, bias)
 
     leaves = [hidden.T.contiguous().T, weight.repeat_interleave(2, 1)[:, ::2], bias.repeat_interleave(3)[::3]]
     for leaf in leaves:
         leaf.requires_grad_()
     found = target_logps(leaves[0], leaves[1], target.repeat_interleave(2)[::2], leaves[2])
-    found.backward(torch.linspace(-1, 2, len(target), dtype=torch.float64))
+    found.backward(torch.linspace(-1, 2, len(target), dtype=dtype))
 
     assert not any(leaf.is_contiguous() for leaf in leaves)
     assert_close([found.detach(), *(leaf.grad for leaf in leaves)], wanted)

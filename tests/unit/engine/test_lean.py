@@ -34,14 +34,17 @@ def test_the_product_and_its_gradients():
 
 
 def test_a_gated_layer_computes_the_same_bytes_and_keeps_less():
-    """In float64, in which products are torch's own."""
-    layer = layer_with(gated_forward).double()
+    """The bytes in float64, in which products are torch's own."""
+    layer = layer_with(gated_forward)
 
-    (plain, kept), (lean, kept_lean) = (
-        outcome(forward, layer, torch.float64) for forward in (layer.forward, lambda x: gated_forward(layer, x))
+    (plain, kept), (lean, kept_lean) = outcome(layer.forward, layer), outcome(lambda x: gated_forward(layer, x), layer)
+    layer.double()
+    exact, same = (
+        outcome(forward, layer, torch.float64)[0] for forward in (layer.forward, lambda x: gated_forward(layer, x))
     )
 
-    assert_close(lean, plain, rtol=0, atol=0)
+    assert_close(lean, plain)
+    assert_close(same, exact, rtol=0, atol=0)
     assert [sizes.count(5 * 12) for sizes in (kept, kept_lean)] == [4, 2]  # silu(gate) and the product are made again
 
 
@@ -126,6 +129,8 @@ def test_the_linear_layers_but_those_that_a_gated_one_multiplies_itself():
 
     first = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
     assert found == [*first, *(name for name in first if name != "o_proj"), "lm_head"]
+    with_biases = LlamaForCausalLM(LlamaConfig(**SIZE, mlp_bias=True))
+    assert with_biases.model.layers[0].mlp.down_proj in [layer for layer, _ in lean_layers(with_biases)]
     layer, states = model.lm_head, torch.randn(3, 8)
     assert_close(linear_forward(layer, states), layer(states))
 

@@ -59,6 +59,16 @@ def test_a_layers_outcome_and_gradients_are_torchs(bias, frozen):
     assert_close(outcome(lambda x: linear(x, layer.weight, layer.bias)), outcome(layer), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_layer_keeps_no_input(frozen):
+    layer, kept = nn.Linear(24, 40).requires_grad_(not frozen), []
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        linear(torch.ones(30, 24, requires_grad=True), layer.weight, layer.bias)
+
+    assert ((30, 24) in kept) is not frozen
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions_are_torchs_own(dtype):
     left, right = randoms((30, 24), (40, 24), dtype=dtype)

@@ -69,6 +69,24 @@ def test_prefects_server_is_named(nobody: str) -> None:
         httpx.get(f"{nobody}/health")
 
 
+def test_what_prefect_could_not_be_told_is_said(nobody: str) -> None:
+    """On a full disk the flow fails, and so does the server that is to note it."""
+
+    def fails() -> None:
+        try:
+            raise OutsideError("stage train failed: the disk is full")
+        except OutsideError:
+            httpx.get(f"{nobody}/flow_runs")
+
+    with (
+        temporary_settings({PREFECT_API_URL: nobody}),
+        pytest.raises(OutsideError, match=r"^stage train failed: the disk is full$") as caught,
+        reaching_prefect(),
+    ):
+        fails()
+    assert caught.value.__suppress_context__
+
+
 def test_another_server_is_not_prefects(nobody: str) -> None:
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),

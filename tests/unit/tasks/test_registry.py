@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -37,6 +39,17 @@ def project(tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     return tmp_path
+
+
+def test_what_registering_needs_is_imported_in_the_background() -> None:
+    """In a process of its own, which has imported nothing of it yet; what is not installed is said where it is used."""
+    look = "import sys; from tasks import registry; needed = ('torch', 'mlflow.transformers'); "
+    told = "print([name in sys.modules for name in needed]); "
+    script = f"{look}{told}registry._TO_REGISTER += ('no_such_module',); registry.import_ahead().join(); {told}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["[False, False]", "[True, True]"]
+    assert "Traceback" not in done.stderr
 
 
 def publish_plain() -> None:
