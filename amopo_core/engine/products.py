@@ -1,8 +1,7 @@
 """Matrix products of 32 bits on a CPU, by oneDNN.
 
-torch asks MKL for them, which keeps processors that are not Intel's from their widest registers: it reaches half of
-what an AMD EPYC with AVX-512 can do. oneDNN, which torch brings along and asks for products of 16 bits, goes by what
-the processor says it can.
+torch asks MKL for them, which keeps processors that are not Intel's from their widest registers. oneDNN, which torch
+brings along and asks for products of 16 bits, goes by what the processor says it can.
 
 Axes: M = rows of the states, K = their numbers, N = numbers of the outcome.
 """

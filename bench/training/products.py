@@ -41,8 +41,10 @@ def product_seconds(task: Task) -> list[float]:
 
 def _ways(hidden_MH: Tensor, weight_VH: Tensor) -> Iterator[Callable[[], None]]:
     """The products by size of tile and library."""
+    gradient_MH, gradient_VH = torch.zeros_like(hidden_MH), torch.zeros_like(weight_VH)
     for words in TILES:
-        yield partial(_by_torch, hidden_MH, weight_VH, words)
+        logits = hidden_MH.new_empty(len(hidden_MH) * min(words, len(weight_VH)))
+        yield partial(_by_torch, hidden_MH, weight_VH, words, logits, gradient_MH, gradient_VH)
         if by_onednn(hidden_MH, weight_VH):
             yield partial(_by_onednn, hidden_MH, weight_VH, words)
 
@@ -57,10 +59,10 @@ def _timed(run: Callable[[], None]) -> float:
     return median(seconds[1:])
 
 
-def _by_torch(hidden_MH: Tensor, weight_VH: Tensor, words: int) -> None:
+def _by_torch(
+    hidden_MH: Tensor, weight_VH: Tensor, words: int, logits: Tensor, gradient_MH: Tensor, gradient_VH: Tensor
+) -> None:
     """Into memory that is there already."""
-    gradient_MH, gradient_VH = torch.zeros_like(hidden_MH), torch.zeros_like(weight_VH)
-    logits = hidden_MH.new_empty(len(hidden_MH) * words)
     for start in range(0, len(weight_VH), words):
         weight_TH = weight_VH[start : start + words]
         logits_MT = logits[: len(hidden_MH) * len(weight_TH)].view(len(hidden_MH), len(weight_TH))
@@ -71,7 +73,7 @@ def _by_torch(hidden_MH: Tensor, weight_VH: Tensor, words: int) -> None:
 
 
 def _by_onednn(hidden_MH: Tensor, weight_VH: Tensor, words: int) -> None:
-    """Nothing is added up."""
+    """Into memory of its own; nothing is added up."""
     for weight_TH in weight_VH.split(words):
         logits_TM = product(weight_TH, hidden_MH)
         logits_TM = product(weight_TH, hidden_MH)

@@ -41,12 +41,13 @@ def project(tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return tmp_path
 
 
-def test_what_registering_needs_is_imported_in_the_background() -> None:
-    """In a process of its own, which has imported nothing of it yet; what is not installed is said where it is used."""
+def test_what_registering_needs_is_imported_in_the_background(tmp_path: Path) -> None:
+    """In a process of its own, which has imported nothing of it yet; what fails is said where it is used."""
+    (tmp_path / "broken.py").write_text("raise RuntimeError")
     look = "import sys; from tasks import registry; needed = ('torch', 'mlflow.transformers'); "
     told = "print([name in sys.modules for name in needed]); "
-    script = f"{look}{told}registry._TO_REGISTER += ('no_such_module',); registry.import_ahead().join(); {told}"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = f"{look}{told}registry._TO_REGISTER += ('broken',); registry.import_ahead().join(); {told}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
 
     assert done.stdout.splitlines() == ["[False, False]", "[True, True]"]
     assert "Traceback" not in done.stderr
