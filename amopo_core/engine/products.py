@@ -1,13 +1,15 @@
-"""Matrix products of 32 bits on a CPU, by oneDNN.
+"""Matrix products of 32 bits on a CPU, by the faster of the two libraries that torch brings along.
 
-torch asks MKL for them, which keeps processors that are not Intel's from their widest registers. oneDNN, which torch
-brings along and asks for products of 16 bits, goes by what the processor says it can.
+torch asks MKL for them, the faster one on Intel's processors, which keeps those of others from their widest registers.
+oneDNN, which torch asks for products of 16 bits, goes by what the processor says it can.
 
 Axes: M = rows of the states, K = their numbers, N = numbers of the outcome.
 """
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,15 +23,25 @@ _IS_HERE = (
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
 _PLAIN = (Tensor, torch.nn.Parameter)
+CPU_INFO = Path("/proc/cpuinfo")
+"""What Linux says of the processor."""
+
+
+def intel_made_it() -> bool:
+    """Whether this processor is Intel's, by the name that MKL goes by too."""
+    return "GenuineIntel" in (CPU_INFO.read_text() if CPU_INFO.exists() else platform.processor())
+
+
+_ONEDNN_IS_FASTER = _IS_HERE and not intel_made_it()
 
 
 def by_onednn(*tensors: Tensor) -> bool:
-    """Whether these are multiplied by oneDNN here: plain tensors of 32 bits on a CPU where torch would ask MKL.
+    """Whether oneDNN multiplies these in MKL's place: plain tensors of 32 bits, on a CPU that is not Intel's.
 
     What torch.compile traces is left to it.
     """
     return (
-        _IS_HERE
+        _ONEDNN_IS_FASTER
         and not torch.compiler.is_compiling()
         and all(
             each.dtype == torch.float32 and each.device.type == "cpu" and each.numel() and type(each) in _PLAIN

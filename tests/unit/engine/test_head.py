@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from amopo_core.engine import head
 from amopo_core.engine.head import reference_logps, target_logps
 
+pytestmark = pytest.mark.usefixtures("library")
 SMALL_TILE = (7, 16)
 
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -6,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from amopo_core.engine.lean import gated_forward, gated_product, lean_layers, linear_forward, norm_forward
 
+pytestmark = pytest.mark.usefixtures("library")
 SIZE = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 

@@ -4,10 +4,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from amopo_core.engine import products
 from amopo_core.engine.lean import _GatedProjection
-from amopo_core.engine.products import by_onednn, linear, product, product_over_rows
+from amopo_core.engine.products import by_onednn, intel_made_it, linear, product, product_over_rows
 
-HERE = pytest.mark.skipif(not by_onednn(torch.ones(1, 1)), reason="torch has no oneDNN beside MKL here")
+pytestmark = pytest.mark.usefixtures("library")
 
 
 def randoms(*shapes, dtype=torch.float32):
@@ -36,7 +37,6 @@ def test_it_errs_no_more_than_torch_however_its_arguments_lie(rows, turned):
     assert error(product(*lying, bias)) <= 1.5 * error(F.linear(left, right, bias))
 
 
-@HERE
 @pytest.mark.parametrize("names", [(40, 7), (7, 40)])
 def test_a_product_over_rows_is_a_weights_gradient(names):
     by_output, by_input = randoms((300, names[0]), (300, names[1]))
@@ -98,26 +98,48 @@ def test_what_is_compiled_is_left_to_the_compiler():
     assert_close(found.grad, wanted.grad)
 
 
-@HERE
-def test_what_is_no_plain_matrix_is_torchs():
+def test_what_is_no_plain_matrix_is_torchs(library):
     class Own(torch.Tensor):
         pass
 
-    assert by_onednn(torch.ones(2, 2), nn.Parameter(torch.ones(2, 2)))
+    assert by_onednn(torch.ones(2, 2), nn.Parameter(torch.ones(2, 2))) is (library == "oneDNN")
     assert not by_onednn(torch.ones(2, 2), torch.ones(2, 2).as_subclass(Own))
     assert not by_onednn(torch.ones(0, 2))
     assert not by_onednn(torch.ones(2, 2, device="meta"))
     assert product(torch.ones(0, 2), torch.ones(3, 2)).shape == (0, 3)
 
 
-@HERE
-def test_it_is_oneDNN_that_multiplies_and_always_to_the_same_bytes():
+def test_it_is_that_library_that_multiplies_and_always_to_the_same_bytes(library):
     left, right = randoms((1000, 256), (512, 256))
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         found = [product(left, right) for _ in range(5)]
 
     assert all(torch.equal(found[0], other) for other in found)
-    assert {"mkldnn::_linear_pointwise"} == {each.key for each in profile.key_averages()} & {
-        "mkldnn::_linear_pointwise", "aten::mm", "aten::addmm",
-    }  # fmt: skip
+    known = {"mkldnn::_linear_pointwise": "oneDNN", "aten::mm": "MKL", "aten::addmm": "MKL"}
+    assert {known[each.key] for each in profile.key_averages() if each.key in known} == {library}
+
+
+@pytest.mark.parametrize(
+    ("said", "intels"),
+    [
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Common KVM processor\n", True),
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 9B45\n", False),
+        ("processor\t: 0\nBogoMIPS\t: 2000.00\nCPU implementer\t: 0x41\n", False),
+    ],
+)
+def test_whose_processor_it_is(said, intels, tmp_path, monkeypatch):
+    file = tmp_path / "cpuinfo"
+    file.write_text(said)
+    monkeypatch.setattr(products, "CPU_INFO", file)
+
+    assert intel_made_it() is intels
+
+
+def test_whose_processor_it_is_where_there_is_no_such_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(products, "CPU_INFO", tmp_path / "none")
+
+    monkeypatch.setattr("platform.processor", lambda: "Intel64 Family 6 Model 85 Stepping 7, GenuineIntel")
+    assert intel_made_it()
+    monkeypatch.setattr("platform.processor", lambda: "")
+    assert not intel_made_it()
