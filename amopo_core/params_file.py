@@ -152,6 +152,8 @@ def _problem(
         said = f"no such key{_nearest(model, keys)}"
     if details["type"] == "missing":
         said = "this key is missing"
+    if details["type"] == "model_type":
+        said = f"a section with keys of its own belongs here, and {details['input']!r} stands here"
     for assignment in assignments:
         assigned = assignment.partition("=")[0].split(".")
         if assigned == keys[: len(assigned)]:

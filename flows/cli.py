@@ -255,13 +255,13 @@ def _run_flow(as_json: bool) -> None:
     from rich.console import Console
 
     from flows import summary
-    from flows.cancelled import ending_when_cancelled
     from flows.console import show_own_lines
     from flows.prefect_away import reaching_prefect
     from flows.retrain import retrain as flow
+    from flows.stopped import ending_when_stopped
 
     show_own_lines()
-    with server(), reaching_prefect(), ending_when_cancelled():
+    with server(), reaching_prefect(), ending_when_stopped():
         outcome = flow()
     if as_json:
         print_json(summary.as_json(outcome, usage()))

@@ -10,6 +10,9 @@ from rich.table import Table
 from tasks import approval, ledger, registry, tracking
 from tasks.ledger_state import Ledger
 
+GAIN = 7
+"""Width of the gains' column, which leaves a terminal of 80 columns room for the others."""
+
 
 def read_status() -> dict[str, Any]:
     """The registry's aliases, who waits for approval, and the newest runs, in JSON's types."""
@@ -36,9 +39,11 @@ def show_status(found: dict[str, Any]) -> None:
         console.print(f"{'approval':<10}  {said}", highlight=False)
     if found["note"]:
         console.print(f"{'note':<10}  {found['note']}", highlight=False, soft_wrap=True)
-    table = Table(title="last runs")
-    for column in ("started", "run", "status", "version", "gain over base"):
-        table.add_column(column)
+    table = Table("started", title="last runs")
+    table.add_column("run", no_wrap=True)  # other commands take the id whole
+    table.add_column("status")
+    table.add_column("version")
+    table.add_column("gain over base", max_width=GAIN)
     for run in found["runs"]:
         difference = run["overall_difference"]
         shown = "" if difference is None else f"{difference:+.3f}"

@@ -34,6 +34,8 @@ _RECORDED = (
 """Untracked files that a run itself makes and that belong to its record: pointers, metrics. Anything else is the user's
 own."""
 
+_AT_THE_ROOT = ("dvc.yaml", "params.yaml", "amopo_core")
+
 
 def require_workspace() -> None:
     """Refuse a folder that a run could not be recorded in; a merely dirty tree is fine.
@@ -41,10 +43,9 @@ def require_workspace() -> None:
     Raises:
         UserError: not the project's root, not writable, no git, no repository of its own, or a merge under way.
     """
-    if not (Path("dvc.yaml").is_file() and Path("params.yaml").is_file() and Path("amopo_core").is_dir()):
-        raise UserError(
-            f"{Path.cwd()} is not the project's root: no dvc.yaml, params.yaml and amopo_core here; cd there"
-        )
+    if lacking := [name for name in _AT_THE_ROOT if not Path(name).exists()]:
+        mend = "cd there" if len(lacking) == len(_AT_THE_ROOT) else "cd there, or bring it back with git"
+        raise UserError(f"{Path.cwd()} is not the project's root: no {', '.join(lacking)} here; {mend}")
     _require_writable()
     if shutil.which("git") is None:
         raise UserError("git is not installed, and a run is recorded as a git commit; install git")

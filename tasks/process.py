@@ -44,8 +44,12 @@ def run_live(
                 lines.append(line.rstrip())
                 say(lines[-1])
             return process.wait(), lines
-        except BaseException:
-            end_group(process)
+        except BaseException as stop:
+            try:
+                if isinstance(stop, KeyboardInterrupt):
+                    say("interrupted: ending what is at work, a training saves its step; Ctrl-C again does not wait")
+            finally:
+                end_group(process)
             raise
 
 

@@ -77,8 +77,18 @@ def disk_failure(error: BaseException) -> tuple[str, int] | None:
     if _says(error, _FORBIDDEN):
         return f"{error}; make it readable and writable (chmod u+rw) and start again", EXIT_USER_ERROR
     if isinstance(error, OSError) and error.errno in _IN_THE_WAY:
-        return f"{error}; a file lies where a folder must be, or the reverse: move it away", EXIT_USER_ERROR
+        return f"{error}; {_what_is_in_the_way(error)}: move it away", EXIT_USER_ERROR
     return None
+
+
+def _what_is_in_the_way(error: OSError) -> str:
+    if error.filename is None:
+        return "a file lies where a folder must be, or the reverse"
+    path = Path(os.fsdecode(error.filename))
+    found = next((each for each in (path, *path.parents) if each.exists()), path)
+    return (
+        f"{found} is a folder where a file must be" if found.is_dir() else f"{found} is a file where a folder must be"
+    )
 
 
 def is_full_disk(error: BaseException) -> bool:

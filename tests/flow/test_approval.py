@@ -184,7 +184,7 @@ from prefect import flow
 from flows.environment import set_defaults
 
 set_defaults()
-from flows.cancelled import ending_when_cancelled
+from flows.stopped import ending_when_stopped
 from tasks import pause
 from tasks.cancellation import ends_when_cancelled
 
@@ -194,7 +194,7 @@ def asking() -> str:
     answer = pause.ask("Shall it?")
     return f"{answer.decision}, {answer.reason} ({answer.name})"
 
-with ending_when_cancelled():
+with ending_when_stopped():
     print(asking())
 """
 

@@ -58,8 +58,19 @@ def test_a_misspelt_key_in_the_file_is_named_with_its_line(new: Workspace) -> No
 def test_elsewhere_than_in_the_root(new: Workspace, tmp_path: Path) -> None:
     elsewhere = type(new)(tmp_path, new.env | {"PYTHONPATH": str(new.path)})
 
-    assert_refused(elsewhere.amopo("status"), "is not the project's root")
+    said = "is not the project's root: no dvc.yaml, params.yaml, amopo_core here; cd there"
+    assert_refused(elsewhere.amopo("status"), said)
     assert not list(tmp_path.iterdir())
+
+
+def test_without_its_parameters(new: Workspace) -> None:
+    params, away = new.path / "params.yaml", new.path / "away.yaml"
+    params.rename(away)
+    try:
+        said = "is not the project's root: no params.yaml here; cd there, or bring it back with git"
+        assert_refused(new.amopo("status"), said)
+    finally:
+        away.rename(params)
 
 
 def test_no_git_installed(new: Workspace, tmp_path: Path) -> None:
@@ -129,7 +140,7 @@ def test_a_file_where_the_folder_of_the_feedback_must_be(new: Workspace, ratings
     file = new.path / "data/feedback"
     file.write_text("")
     try:
-        said = "data/feedback/ratings", "a file lies where a folder must be"
+        said = "data/feedback/ratings", "data/feedback is a file where a folder must be: move it away"
         assert_refused(new.amopo("ingest", str(ratings), "--source", "ratings"), *said)
     finally:
         file.unlink()

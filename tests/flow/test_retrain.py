@@ -190,6 +190,8 @@ def test_ctrl_c_in_training_leaves_no_process_and_the_champion(workspace: Worksp
     ended = workspace.interrupted_in_training(signal.SIGINT, "retrain", "--set", "objective.beta=1.5")
 
     assert ended.code == 130, ended.err
+    assert "interrupted: ending what is at work, a training saves its step" in ended.err
+    assert ended.err.endswith("interrupted; the same command goes on from what is done\n")
     assert "Traceback" not in ended.err
     assert_none_left(workspace)
     assert workspace.versions() == {"champion": "1", "challenger": "1"}
@@ -251,6 +253,7 @@ def test_status_shows_versions_and_runs(workspace: Workspace) -> None:
     assert shown.code == 0
     assert "champion" in shown.out
     assert "models:/amopo/2" in shown.out
+    assert all(run["run"] in shown.out for run in found["runs"])
     assert {run["version"] for run in found["runs"]} >= {"2", None}
     assert {run["status"] for run in found["runs"]} == {"FINISHED", "KILLED"}
 

@@ -128,6 +128,7 @@ def test_a_misspelt_key_is_named_with_file_line_and_content(params_file):
         ("nowhere.key=1", "there is no `nowhere`"),
         ("train.epochs.more=1", "holds a value, not keys"),
         ("train.epochs", "expected section.key=value"),
+        ("objective=3", "--set objective=3: objective: a section with keys of its own belongs here, and 3 stands here"),
         ("train.epochs=[1", "the value is not YAML"),
         ("train.epochs=\x07", "the value is not YAML: the control character U+0007"),
         ("train.epochs=2020-13-45", "the value is not YAML: a value cannot be read: month must be in 1..12"),

@@ -25,18 +25,23 @@ def test_python_is_this_interpreter() -> None:
     assert Path(line).parent == Path(sys.executable).parent
 
 
-def test_an_interrupted_command_takes_its_grandchildren_along() -> None:
-    """The line is said while the shell and its child sleep; what ends the caller ends both."""
-    pids: list[int] = []
+@pytest.mark.parametrize("told", [None, BrokenPipeError])
+def test_an_interrupted_command_takes_its_grandchildren_along(told: type[Exception] | None) -> None:
+    """The line is said while the shell and its child sleep; what ends the caller ends both, whoever can be told."""
+    said: list[str] = []
 
     def interrupt(line: str) -> None:
-        pids.append(int(line))
-        raise KeyboardInterrupt
+        said.append(line)
+        if len(said) == 1:
+            raise KeyboardInterrupt
+        if told:
+            raise told
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(told or KeyboardInterrupt):
         run_live(["sh", "-c", "sleep 600 & echo $!; wait"], interrupt)
 
-    assert ended(pids[0])
+    assert ended(int(said[0]))
+    assert said[1].startswith("interrupted: ending what is at work")
 
 
 def test_a_group_that_ignores_the_request_is_ended_by_force() -> None:
