@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SEGMENTS, FLEX, SDPA = "amopo_segments", "flex_attention", "sdpa"
 """Names of attention implementations, as transformers' `set_attn_implementation` takes them."""
+Spans = list[tuple[int, int]]
+"""Where each part of the row that a segment sees starts, and where it stops."""
 BLOCK = 128
 """Side of a block of `flex_attention` [tokens]."""
 
@@ -69,38 +72,53 @@ def segment_attention(
     """Attention of one packed row, as transformers asks for it: (1, heads, T, size) -> (1, T, heads, size)."""
     if query.is_cuda and query.shape[1] != key.shape[1]:  # its fused kernels take a mask or grouped heads, not both
         key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for states in (key, value))
-    outputs = []
-    for queries, path, mask in zip(
-        torch.split(query, pieces.lengths, dim=2), pieces.paths, pieces.masks(query), strict=True
-    ):
-        outputs.append(
-            F.scaled_dot_product_attention(
-                queries,
-                _seen(key, path),
-                _seen(value, path),
-                attn_mask=mask,
-                is_causal=mask is None,
-                dropout_p=dropout if module.training else 0.0,
-                scale=scaling,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )
+    keys, values = (_Seen.apply(states, pieces.paths) for states in (key, value))  # type: ignore[no-untyped-call]
+    outputs = [
+        F.scaled_dot_product_attention(
+            queries_Q,
+            keys_K,
+            values_K,
+            attn_mask=mask_QK,
+            is_causal=mask_QK is None,
+            dropout_p=dropout if module.training else 0.0,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
         )
+        for queries_Q, keys_K, values_K, mask_QK in zip(
+            torch.split(query, pieces.lengths, dim=2), keys, values, pieces.masks(query), strict=True
+        )
+    ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _spans(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+class _Seen(torch.autograd.Function):
+    """The states that each segment sees. Their gradients are added up in one place: each slice's has the row's size."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, paths: Sequence[Spans]) -> tuple[Tensor, ...]:
+        """One for each path; of a path that lies in one part, without a copy."""
+        ctx.paths, ctx.shape = paths, states.shape
+        parts = ([states[:, :, start:stop] for start, stop in path] for path in paths)
+        return tuple(each[0] if len(each) == 1 else torch.cat(each, dim=2) for each in parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """A token's is the sum of those of all who see it, the last of them first, as autograd adds slices' up."""
+        total = grads[0].new_zeros(ctx.shape)
+        for grad, path in zip(reversed(grads), reversed(ctx.paths), strict=True):
+            for part, (start, stop) in zip(torch.split(grad, [b - a for a, b in path], dim=2), path, strict=True):
+                total[:, :, start:stop] += part
+        return total, None
+
+
+def _spans(segments: Sequence[Segment]) -> Spans:
     """The parts of the row that segments take, in order; what follows on one another is one part."""
-    spans: list[tuple[int, int]] = []
+    spans: Spans = []
     for segment in segments:
         start = spans.pop()[0] if spans and spans[-1][1] == segment.start else segment.start
         spans.append((start, segment.stop))
     return spans
-
-
-def _seen(states: Tensor, path: Sequence[tuple[int, int]]) -> Tensor:
-    """The states of a path's tokens; of one that lies in one part, without a copy."""
-    parts = [states[:, :, start:stop] for start, stop in path]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def block_mask(subtree_end_T: Tensor, segments: Sequence[Segment]) -> BlockMask:
