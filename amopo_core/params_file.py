@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -186,7 +186,11 @@ def _nearest(model: type[BaseModel], keys: Sequence[str]) -> str:
     for key in (key for key in keys[:-1] if not key.isdigit()):  # a place in a list
         models = [inner for outer in models for inner in _models(outer.model_fields, key)]
     names = [name for known in models for name in known.model_fields]
-    near = get_close_matches(str(keys[-1]), names, n=1)
+    return _near(keys[-1], names)
+
+
+def _near(key: str, names: Iterable[object]) -> str:
+    near = get_close_matches(key, map(str, names), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -209,7 +213,9 @@ def _assign(document: CommentedMap, assignment: str) -> None:
     here: Any = document
     for depth, parent in enumerate(parents):
         if not isinstance(here, CommentedMap) or parent not in here:
-            raise UserError(f"--set {assignment}: there is no `{'.'.join(parents[: depth + 1])}` in the parameter file")
+            near = _near(parent, here) if isinstance(here, CommentedMap) else ""
+            missing = ".".join(parents[: depth + 1])
+            raise UserError(f"--set {assignment}: there is no `{missing}` in the parameter file{near}")
         if here[parent] is None:  # a section that is empty so far
             here[parent] = CommentedMap()
         here = here[parent]

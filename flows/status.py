@@ -10,6 +10,8 @@ from rich.table import Table
 from tasks import approval, ledger, registry, tracking
 from tasks.ledger_state import Ledger
 
+MINUTES = 16
+"""Characters of a time up to its minutes; the seconds are in --json."""
 GAIN = 7
 """Width of the gains' column, which leaves a terminal of 80 columns room for the others."""
 
@@ -39,7 +41,7 @@ def show_status(found: dict[str, Any]) -> None:
         console.print(f"{'approval':<10}  {said}", highlight=False)
     if found["note"]:
         console.print(f"{'note':<10}  {found['note']}", highlight=False, soft_wrap=True)
-    table = Table("started", title="last runs")
+    table = Table("started (UTC)", title="last runs")
     table.add_column("run", no_wrap=True)  # other commands take the id whole
     table.add_column("status")
     table.add_column("version")
@@ -47,7 +49,7 @@ def show_status(found: dict[str, Any]) -> None:
     for run in found["runs"]:
         difference = run["overall_difference"]
         shown = "" if difference is None else f"{difference:+.3f}"
-        table.add_row(run["started"], run["run"], run["status"], run["version"] or "", shown)
+        table.add_row(run["started"][:MINUTES], run["run"], run["status"], run["version"] or "", shown)
     console.print(table)
 
 

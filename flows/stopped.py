@@ -23,6 +23,10 @@ def ending_when_stopped() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         said, status = "interrupted", EXIT_INTERRUPTED
+    except SystemExit as end:
+        if end.code != EXIT_CANCELLED:
+            raise
+        said, status = "ended by SIGTERM", EXIT_CANCELLED
     except CancelledRun:
         said, status = "cancelled in Prefect", EXIT_CANCELLED
     else:

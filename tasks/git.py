@@ -35,17 +35,22 @@ _RECORDED = (
 own."""
 
 _AT_THE_ROOT = ("dvc.yaml", "params.yaml", "amopo_core")
+_FOLDERS = ("data/feedback", "data/inbox", "models", "reports", "logs", ".amopo")
+"""What runs write into, as far as it is there."""
 
 
 def require_workspace() -> None:
     """Refuse a folder that a run could not be recorded in; a merely dirty tree is fine.
 
     Raises:
-        UserError: not the project's root, not writable, no git, no repository of its own, or a merge under way.
+        UserError: not the project's root, a file where a folder must be, not writable, no git, no repository of its
+            own, or a merge under way.
     """
     if lacking := [name for name in _AT_THE_ROOT if not Path(name).exists()]:
         mend = "cd there" if len(lacking) == len(_AT_THE_ROOT) else "cd there, or bring it back with git"
         raise UserError(f"{Path.cwd()} is not the project's root: no {', '.join(lacking)} here; {mend}")
+    if files := [name for name in _FOLDERS if Path(name).is_file()]:
+        raise UserError(f"{files[0]} is a file where a folder must be: move it away")
     _require_writable()
     if shutil.which("git") is None:
         raise UserError("git is not installed, and a run is recorded as a git commit; install git")

@@ -28,6 +28,7 @@ def run_live(
     The command leads its own process group, which ends as a whole when this call is interrupted or cancelled.
     """
     lines = []
+    signal.siginterrupt(signal.SIGINT, True)  # polars' handler would wait for the next line, which can be minutes away
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -275,7 +275,7 @@ def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
             raise located(
                 path, number, "the file ends within this row: it was cut off; send the complete file"
             ) from None
-        said = f"not JSON at column {error.colno}: {error.msg}; expected one JSON object a line"
+        said = f"not JSON at column {error.colno}: {error.msg.removesuffix(' at')}; expected one JSON object a line"
         raise located(path, number, said) from None
     except UnicodeEncodeError:
         raise located(path, number, f"holds {HALF_CHARACTER}") from None
@@ -316,7 +316,7 @@ def _document(path: Path) -> Any:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             return None
         raise located(
-            path, error.lineno, f"not JSON at column {error.colno}: {error.msg}; is the file whole?"
+            path, error.lineno, f"not JSON at column {error.colno}: {error.msg.removesuffix(' at')}; is the file whole?"
         ) from None
     except UnicodeEncodeError:
         raise UserError(f"{path} holds {HALF_CHARACTER}") from None

@@ -5,7 +5,6 @@ Axes: N = answers in a batch, T = tokens of the longest sequence, R = tokens of 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import torch
@@ -13,8 +12,6 @@ from torch import Tensor
 
 from amopo_core.engine.logps import Sequences, pad_sequences
 from amopo_core.policy import Policy
-
-log = logging.getLogger(__name__)
 
 _CELLS = 1 << 25
 """Logits of one policy held at once: 128 MiB in float32."""
@@ -52,7 +49,6 @@ def divergences(
         sums_N = _kl_sums(_logps(policy, batch, words), _logps(reference, batch, words), batch)
         for row, nats in zip(rows, sums_N.tolist(), strict=True):
             found[row] = nats
-    log.info("compared %d answers token by token", len(found))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -16,6 +17,8 @@ from amopo_core.evaluation.measurement import Answer
 from amopo_core.evaluation.measuring import answer, prompt_tokens, reference_logps
 from amopo_core.evaluation.regression import RegressionPrompt, RegressionResult, compare_regression
 from amopo_core.policy import Policy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def guard(
             unmeasured[name] = f"the {name} has other tokens than the candidate"
             continue
         sums = divergences(candidate, policy, asked, said, params.evaluation.batch_size)
+        log.info("compared %d answers token by token with the %s", len(sums), name)
         if all(map(isfinite, sums)):
             nats[name] = sums
         else:

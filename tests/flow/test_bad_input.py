@@ -140,8 +140,9 @@ def test_a_file_where_the_folder_of_the_feedback_must_be(new: Workspace, ratings
     file = new.path / "data/feedback"
     file.write_text("")
     try:
-        said = "data/feedback/ratings", "data/feedback is a file where a folder must be: move it away"
-        assert_refused(new.amopo("ingest", str(ratings), "--source", "ratings"), *said)
+        said = "data/feedback is a file where a folder must be: move it away"
+        assert_refused(new.amopo("ingest", str(ratings), "--source", "ratings"), said)
+        assert_refused(new.amopo("retrain"), said)
     finally:
         file.unlink()
 

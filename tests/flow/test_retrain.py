@@ -197,6 +197,17 @@ def test_ctrl_c_in_training_leaves_no_process_and_the_champion(workspace: Worksp
     assert workspace.versions() == {"champion": "1", "challenger": "1"}
 
 
+def test_sigterm_saves_the_training_too(workspace: Workspace) -> None:
+    ended = workspace.interrupted_in_training(signal.SIGTERM, "retrain")
+
+    assert ended.code == 128 + signal.SIGTERM, ended.err
+    assert "going on from checkpoint-" in ended.err
+    assert ended.err.endswith("ended by SIGTERM; the same command goes on from what is done\n")
+    assert "Traceback" not in ended.err
+    assert_none_left(workspace)
+    assert workspace.versions() == {"champion": "1", "challenger": "1"}
+
+
 def test_after_kill_9_nothing_works_on_and_the_champion_stays(workspace: Workspace) -> None:
     ended = workspace.interrupted_in_training(signal.SIGKILL, "retrain")
 

@@ -256,6 +256,7 @@ WHOLE_JSON = b'{"prompt": "a", "response": "b"}\n'
         ("rows.csv", b"prompt,response\n", "holds no rows"),
         ("rows.jsonl", WHOLE_JSON + WHOLE_JSON[:20], "rows.jsonl:2: the file ends within this row"),
         ("rows.jsonl", b'{"a": 1,}\n{"a": 2}\n', "rows.jsonl:1: not JSON at column 9"),
+        ("rows.jsonl", b'{"a": "b\tc"}\n', "not JSON at column 9: Invalid control character; expected one"),
         ("rows.jsonl", b"[1, 2]\n", "rows.jsonl:1: a JSON list"),
         ("rows.jsonl", b'{"a": 1}\n3\n', "rows.jsonl:2: a JSON int"),
         ("rows.jsonl", b'{"a": 1, "b": {"c": 2, "c": 3}}\n', "rows.jsonl:1: not a row: the key 'c' is there twice"),

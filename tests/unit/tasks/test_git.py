@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from amopo_core.errors import UserError
-from tasks.git import require_known_sources, untracked
+from tasks.git import require_known_sources, require_workspace, untracked
 
 SOURCES = {
     "amopo_core/new.py",
@@ -51,3 +51,14 @@ def test_each_source_that_git_does_not_know_is_refused_until_it_is_added(reposit
     assert all(path in str(refused.value) for path in SOURCES)
     assert not any(path in str(refused.value) for path in NOT_RECORDED | RECORDED)
     require_known_sources("my judge.py")
+
+
+@pytest.mark.parametrize("name", ["data/inbox", "data/feedback", "reports"])
+def test_a_file_where_a_folder_must_be_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("dvc.yaml", "params.yaml", "amopo_core", name):
+        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).touch()
+
+    with pytest.raises(UserError, match=f"^{name} is a file where a folder must be: move it away$"):
+        require_workspace()

@@ -102,6 +102,31 @@ def test_a_second_sigterm_leaves_the_child_its_time_and_ctrl_c_does_not(
     assert process.returncode == (143 if is_saved else -signal.SIGINT)
 
 
+SILENT = """
+import signal, sys
+from tasks.process import run_live
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import polars  # whose handler has the system go on with what it interrupts
+
+run_live(["sh", "-c", "echo ready; sleep 90"], lambda line: print(line, flush=True))
+"""
+
+
+def test_ctrl_c_does_not_wait_for_the_next_line() -> None:
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", SILENT]
+    with subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)  # until it waits for another
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+
+    assert said.startswith("interrupted: ending what is at work")
+    assert process.returncode == -signal.SIGINT
+
+
 def appears(file: Path, process: subprocess.Popen[bytes]) -> None:
     while not file.exists():
         assert process.poll() is None
