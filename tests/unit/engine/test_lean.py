@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,11 @@ from amopo_core.engine.lean import gated_forward, gated_product, lean_layers, li
 
 pytestmark = pytest.mark.usefixtures("library")
 SIZE = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
 def layer_with(forward, model=None):
@@ -99,18 +106,20 @@ def test_a_norm_computes_the_same_and_keeps_less():
 
 
 def test_a_narrow_norm_errs_no_more_than_the_plain_one():
-    norm = layer_with(norm_forward)
-    nn.init.normal_(norm.weight)
-    exact, _ = outcome(norm.forward, norm)
-    norm.to(torch.bfloat16)
+    """Over many draws: of one, the few numbers' rounding decides."""
+    errors = torch.zeros(2, 3)
+    for _ in range(50):
+        norm = layer_with(norm_forward)
+        nn.init.normal_(norm.weight)
+        exact, _ = outcome(norm.forward, norm)
+        norm.to(torch.bfloat16)
+        for row, forward in enumerate((norm_forward, type(norm).forward)):
+            found, _ = outcome(partial(forward, norm), norm, torch.bfloat16)
+            assert [value.dtype for value in found] == [torch.bfloat16] * 3
+            errors[row] += torch.stack([(x - y).detach().square().sum() for x, y in zip(found, exact, strict=True)])
 
-    plain, lean = (
-        outcome(forward, norm, torch.bfloat16)[0] for forward in (norm.forward, lambda x: norm_forward(norm, x))
-    )
-
-    assert [value.dtype for value in lean] == [torch.bfloat16] * 3
-    for ours, theirs, wanted in zip(lean, plain, exact, strict=True):
-        assert (ours - wanted).norm() <= 1.1 * (theirs - wanted).norm()
+    lean, plain = errors.sqrt()
+    assert (lean <= 1.1 * plain).all()
 
 
 def test_gradients_of_a_norm_are_its_slopes():
