@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.output import json_option, print_json, say_note
+from flows.output import json_option, minute, print_json, say_note
 
 if TYPE_CHECKING:
     from tasks.ledger_state import Ledger
@@ -66,11 +66,6 @@ def _show(rows: list[dict[str, Any]]) -> None:
         table.add_column(column)
     for row in rows:
         why = f"{row['how']}: {shorten(row['why'], _SHORT, placeholder=' ...')}"
-        until = _minute(row["until"]) if row["until"] else "now"
-        table.add_row(row["version"] or "none", _minute(row["from"]), until, escape(why), escape(row["by"]))
+        until = minute(row["until"]) if row["until"] else "now"
+        table.add_row(row["version"] or "none", minute(row["from"]), until, escape(why), escape(row["by"]))
     Console().print(table)
-
-
-def _minute(at: str) -> str:
-    """Date, hour and minute of an ISO time; the seconds are in --json."""
-    return at[:16]

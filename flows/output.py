@@ -1,4 +1,4 @@
-"""What commands share: --json, and the --reason of those that move the champion."""
+"""What commands share: --json, the --reason of those that move the champion, times as people read them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def say_note(note: str | None) -> None:
     """What a command found amiss beside what it did, on stderr."""
     if note:
         click.echo(f"note: {note}", err=True)
+
+
+def minute(at: str) -> str:
+    """Date, hour and minute of an ISO time; the seconds are in --json."""
+    return at[:16]
 
 
 def print_json(value: Any) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flows.output import minute
 from tasks import approval, ledger, registry, tracking
 from tasks.ledger_state import Ledger
 
-MINUTES = 16
-"""Characters of a time up to its minutes; the seconds are in --json."""
 GAIN = 7
 """Width of the gains' column, which leaves a terminal of 80 columns room for the others."""
 
@@ -49,7 +48,7 @@ def show_status(found: dict[str, Any]) -> None:
     for run in found["runs"]:
         difference = run["overall_difference"]
         shown = "" if difference is None else f"{difference:+.3f}"
-        table.add_row(run["started"][:MINUTES], run["run"], run["status"], run["version"] or "", shown)
+        table.add_row(minute(run["started"]), run["run"], run["status"], run["version"] or "", shown)
     console.print(table)
 
 

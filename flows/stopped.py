@@ -1,4 +1,4 @@
-"""A run that somebody stopped, by Ctrl-C or in Prefect, said in one message."""
+"""A run that somebody stopped, by Ctrl-C, by SIGTERM or in Prefect, said in one message."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from prefect.exceptions import CancelledRun
 from amopo_core.stages.command import EXIT_INTERRUPTED
 
 EXIT_CANCELLED = 128 + signal.SIGTERM
-"""What SIGTERM ends a command with."""
+"""What SIGTERM ends a command with, and a cancellation."""
 
 
 @contextmanager
 def ending_when_stopped() -> Iterator[None]:
-    """Ends the command with 130 at Ctrl-C, with 143 where its flow's run was cancelled; the block runs the flow."""
+    """Ends the command with 130 at Ctrl-C, with 143 at SIGTERM and where its flow's run was cancelled.
+
+    The block runs the flow.
+    """
     try:
         yield
     except KeyboardInterrupt:

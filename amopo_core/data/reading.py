@@ -267,6 +267,10 @@ def _exact(text: str) -> Any:
     return value
 
 
+def _not_json(error: json.JSONDecodeError) -> str:
+    return f"not JSON at column {error.colno}: {error.msg.removesuffix(' at')}"
+
+
 def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
         value = _exact(text)
@@ -275,7 +279,7 @@ def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
             raise located(
                 path, number, "the file ends within this row: it was cut off; send the complete file"
             ) from None
-        said = f"not JSON at column {error.colno}: {error.msg.removesuffix(' at')}; expected one JSON object a line"
+        said = f"{_not_json(error)}; expected one JSON object a line"
         raise located(path, number, said) from None
     except UnicodeEncodeError:
         raise located(path, number, f"holds {HALF_CHARACTER}") from None
@@ -315,9 +319,7 @@ def _document(path: Path) -> Any:
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             return None
-        raise located(
-            path, error.lineno, f"not JSON at column {error.colno}: {error.msg.removesuffix(' at')}; is the file whole?"
-        ) from None
+        raise located(path, error.lineno, f"{_not_json(error)}; is the file whole?") from None
     except UnicodeEncodeError:
         raise UserError(f"{path} holds {HALF_CHARACTER}") from None
     except (ValueError, RecursionError) as error:

@@ -86,9 +86,8 @@ def _what_is_in_the_way(error: OSError) -> str:
         return "a file lies where a folder must be, or the reverse"
     path = Path(os.fsdecode(error.filename))
     found = next((each for each in (path, *path.parents) if each.exists()), path)
-    return (
-        f"{found} is a folder where a file must be" if found.is_dir() else f"{found} is a file where a folder must be"
-    )
+    came, expected = ("folder", "file") if found.is_dir() else ("file", "folder")
+    return f"{found} is a {came} where a {expected} must be"
 
 
 def is_full_disk(error: BaseException) -> bool:
