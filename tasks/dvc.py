@@ -26,7 +26,7 @@ from tasks.verified import drop_damaged, names_in
 _EXIT_STATUS = re.compile(r"^ERROR: .*exited with (-?\d+)")
 _BUSY = re.compile(r"acquire lock|is busy, it is being blocked")
 _CHATTER = re.compile(
-    r"\s*$|> python|To track the changes|To enable auto|\tgit add|\tdvc config|Use `dvc push`"
+    r"\s*$|> exec python|To track the changes|To enable auto|\tgit add|\tdvc config|Use `dvc push`"
     r"|(Generating|Updating) lock file|Data and pipelines are up|WARNING: .*( is empty| had been killed)"
 )
 """What DVC says beside the stage's own lines."""

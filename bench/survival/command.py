@@ -56,6 +56,7 @@ class Command:
         except subprocess.TimeoutExpired:
             for process in self.family():
                 with suppress(psutil.NoSuchProcess):
+                    self.lines.append((LIMIT, f"killed after {LIMIT:g} s: {' '.join(process.cmdline())}"))
                     process.kill()
             status = self.process.wait()
         for reader in self._readers:

@@ -99,6 +99,12 @@ def test_params_are_the_sections_that_the_code_reads(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
+def test_dvc_is_the_parent_of_a_stage(stage: str) -> None:
+    """A stage ends with its parent: a shell between the two would outlive a killed DVC, and the stage with it."""
+    assert PIPELINE[stage]["cmd"].startswith("exec python -m ")
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
 def test_every_path_of_the_command_is_declared(stage: str) -> None:
     """A path that a command writes and no output names would be neither cached nor removed."""
     said = PIPELINE[stage]

@@ -19,7 +19,7 @@ def test_the_script_is_bash() -> None:
 
 def test_the_other_machines_run_the_stage_as_the_first_one_does() -> None:
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-    [command] = re.findall(r"exec (python -m amopo_core\.stages\.train .*?)\n'", TEXT, flags=re.DOTALL)
+    [command] = re.findall(r"(exec python -m amopo_core\.stages\.train .*?)\n'", TEXT, flags=re.DOTALL)
 
     assert command.replace("\\\n", " ").split() == stages["train"]["cmd"].split()
 

@@ -175,7 +175,8 @@ def clone(path: Path) -> Workspace:
             shutil.copy2(ROOT / name, path / name)
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))}
     home = {"HOME": str(path.parent / "home"), "PREFECT_HOME": str(path.parent / "prefect")}
-    workspace = Workspace(path, mine | home | {"OMP_NUM_THREADS": "1"})
+    shell = {"SHELL": "/bin/sh"}  # as under cron; where it is dash, it waits for its last command, as bash does not
+    workspace = Workspace(path, mine | home | shell | {"OMP_NUM_THREADS": "1"})
     shutil.copy(ROOT / "tests/params.yaml", path / "params.yaml")
     override(path / "params.yaml", SETTINGS.strip().splitlines())
     workspace.git("init", "--quiet")

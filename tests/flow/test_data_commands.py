@@ -49,13 +49,15 @@ PIPELINE = """
 stages:
   normalize:
     cmd: >-
-      python -m amopo_core.stages.normalize --feedback data/feedback --decisions data/decisions.jsonl
+      exec python -m amopo_core.stages.normalize --feedback data/feedback --decisions data/decisions.jsonl
       --normalized data/normalized --quarantine data/quarantine --report reports/normalize.json
     deps: [data/feedback, data/decisions.jsonl]
     outs: [data/normalized, data/quarantine]
     metrics: [reports/normalize.json: {cache: false}]
   pairs:
-    cmd: python -m amopo_core.stages.pairs --normalized data/normalized --pairs data/pairs --report reports/pairs.json
+    cmd: >-
+      exec python -m amopo_core.stages.pairs --normalized data/normalized --pairs data/pairs
+      --report reports/pairs.json
     deps: [data/normalized]
     outs: [data/pairs]
     metrics: [reports/pairs.json: {cache: false}]

@@ -28,12 +28,12 @@ def here(workspace: Workspace, tmp_path: Path) -> Workspace:
 def test_the_same_command_goes_on_after_dvc_and_after_the_stage_were_killed(here: Workspace) -> None:
     """And a second command, started meanwhile, is sent away. The training would last for hours: it cannot end first."""
     status, said = killed_in_training(here, "dvc", "retrain", "--set", "train.epochs=100000")
-    assert status == 1
+    assert status == 1, said
     assert "error: stage train: DVC was ended from outside (signal 9); run the same command again to go on" in said
     assert "Traceback" not in said
 
     status, said = killed_in_training(here, "stage", "retrain")
-    assert status == 1
+    assert status == 1, said
     assert "train: going on from checkpoint-" in said
     assert "error: stage train was killed from outside, or for want of memory; run the same command again" in said
     assert here.versions() == {"champion": "1", "challenger": "1"}

@@ -6,7 +6,7 @@ from amopo_core.errors import UserError
 from tasks.dvc import RepositoryBusy, failure
 from tasks.errors import OutsideError
 
-COMMAND = "python -m amopo_core.stages.train --pairs data/pairs"
+COMMAND = "exec python -m amopo_core.stages.train --pairs data/pairs"
 
 
 def failed(status: int) -> str:
@@ -23,7 +23,7 @@ def test_a_users_mistake_keeps_the_stages_own_words() -> None:
 
 
 def test_a_crash_shows_the_last_lines() -> None:
-    error = failure("train", ["> python", "Traceback", "ZeroDivisionError", failed(1)])
+    error = failure("train", ["> exec python", "Traceback", "ZeroDivisionError", failed(1)])
 
     assert isinstance(error, OutsideError)
     assert "exit status 1" in str(error)
