@@ -181,12 +181,25 @@ def _place(document: Any, loc: Sequence[str | int]) -> tuple[list[str], int]:
 
 
 def _nearest(model: type[BaseModel], keys: Sequence[str]) -> str:
-    """`; did you mean learning_rate?` where a declared key of the section is spelt nearly the same."""
+    """`; did you mean learning_rate?` where a declared key of the section is spelt nearly the same.
+
+    Of a key without its section, the section: `; did you mean train.learning_rate?`
+    """
+    if len(keys) == 1 and (sections := _sections_with(model, keys[0])):
+        return f"; did you mean {' or '.join(f'{section}.{keys[0]}' for section in sections)}?"
     models: list[Any] = [model]
     for key in (key for key in keys[:-1] if not key.isdigit()):  # a place in a list
         models = [inner for outer in models for inner in _models(outer.model_fields, key)]
     names = [name for known in models for name in known.model_fields]
     return _near(keys[-1], names)
+
+
+def _sections_with(model: type[BaseModel], key: str) -> list[str]:
+    return [
+        name
+        for name in model.model_fields
+        if any(key in inner.model_fields for inner in _models(model.model_fields, name))
+    ]
 
 
 def _near(key: str, names: Iterable[object]) -> str:

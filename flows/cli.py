@@ -193,7 +193,7 @@ def retrain(assignments: tuple[str, ...], wait: bool, as_json: bool) -> None:
 @cli.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show champion, challenger and the last runs.
+    """Show champion, challenger, the last runs and the last that made a version.
 
     Example: amopo status
     """

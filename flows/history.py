@@ -60,12 +60,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
     table = Table(title="champions")
     table.add_column("version", justify="right")
-    for column in ("from (UTC)", "until (UTC)"):
-        table.add_column(column, no_wrap=True)
-    for column in ("why", "by"):
-        table.add_column(column)
+    table.add_column("from, until (UTC)", no_wrap=True)  # one above the other: 80 columns hold the reason too
+    table.add_column("why, by")
     for row in rows:
-        why = f"{row['how']}: {shorten(row['why'], _SHORT, placeholder=' ...')}"
+        why = f"{row['how']}: {shorten(row['why'], _SHORT, placeholder=' ...')}\nby {row['by']}"
         until = minute(row["until"]) if row["until"] else "now"
-        table.add_row(row["version"] or "none", minute(row["from"]), until, escape(why), escape(row["by"]))
+        table.add_row(row["version"] or "none", f"{minute(row['from'])}\n{until}", escape(why))
     Console().print(table)

@@ -189,11 +189,22 @@ def log_decision(run_id: str, file: Path) -> None:
 
 
 def last_runs(count: int = 5) -> list[dict[str, Any]]:
-    """The newest runs, in JSON's types: when they started, how they ended, which version came out, how much better."""
+    """The newest runs, in JSON's types: when they started, how they ended, which version came out, how much better.
+
+    Runs that were ended before they came to anything hide none that did: the newest of these are among them.
+    """
     with reaching_mlflow():
         client = MlflowClient()
-        runs = client.search_runs([_experiment(client)], order_by=["attributes.start_time DESC"], max_results=count)
-    return [_described(run) for run in runs]
+        experiment = _experiment(client)
+        found = {
+            run.info.run_id: run
+            for which in ("", f"tags.{VERSION_TAG} != ''")
+            for run in client.search_runs(
+                [experiment], which, order_by=["attributes.start_time DESC"], max_results=count
+            )
+        }
+    newest_first = sorted(found.values(), key=lambda run: run.info.start_time, reverse=True)
+    return [_described(run) for run in newest_first]
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

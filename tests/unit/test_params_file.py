@@ -127,6 +127,7 @@ def test_a_misspelt_key_is_named_with_file_line_and_content(params_file):
         ("train.adapter={rank: 4, alpa: 3}", "train.adapter.alpa: no such key; did you mean alpha?"),
         ("nowhere.key=1", "there is no `nowhere` in the parameter file"),
         ("objektive.beta=1", "there is no `objektive` in the parameter file; did you mean objective?"),
+        ("epochs=3", "epochs: no such key; did you mean train.epochs?"),
         ("train.epochs.more=1", "holds a value, not keys"),
         ("train.epochs", "expected section.key=value"),
         ("objective=3", "--set objective=3: objective: a section with keys of its own belongs here, and 3 stands here"),

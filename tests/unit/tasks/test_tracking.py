@@ -25,9 +25,11 @@ from tasks.tracking import (
     clear_training_logs,
     flat,
     follow_speed,
+    last_runs,
     log_decision,
     log_results,
     log_times,
+    name_version,
     speed_rows,
     time_metrics,
     tracked_run,
@@ -48,6 +50,21 @@ def test_nested_sections_become_dotted_names() -> None:
     nested = {"train": {"epochs": 1}, "views": {"generic": True}, "weights": {}, "seed": 0}
 
     assert dict(flat(nested)) == {"train.epochs": 1, "views.generic": True, "weights": {}, "seed": 0}
+
+
+def test_runs_that_came_to_nothing_hide_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    with tracked_run() as made:
+        name_version(made, "1")
+    for _ in range(3):
+        with tracked_run():
+            pass
+
+    found = last_runs(count=2)
+
+    assert [run["version"] for run in found] == [None, None, "1"]
+    assert found[-1]["run"] == made
 
 
 def test_a_run_that_was_killed_ends_with_the_next_one_of_its_workspace(
