@@ -40,6 +40,9 @@ def show_status(found: dict[str, Any]) -> None:
         console.print(f"{'approval':<10}  {said}", highlight=False)
     if found["note"]:
         console.print(f"{'note':<10}  {found['note']}", highlight=False, soft_wrap=True)
+    if not found["runs"]:
+        console.print("no run has trained here yet; `amopo demo` or `amopo retrain` makes one", highlight=False)
+        return
     table = Table("started (UTC)", title="last runs")
     table.add_column("run", no_wrap=True)  # other commands take the id whole
     table.add_column("status")
