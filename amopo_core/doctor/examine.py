@@ -32,16 +32,10 @@ class Site:
 
 def examine() -> Iterator[tuple[str, Finding]]:
     """What each check finds in the current folder and on this machine, with the topic, as it is found."""
-    params, said = _tried(
-        read_params, f"{PARAMS_FILE} is valid", "mend the line named, or bring the file back with git"
-    )
+    params, said = _tried(read_params, f"{PARAMS_FILE} is valid")
     yield "parameters", said
     path = launch_file()
-    launch, said = _tried(
-        lambda: read_launch(path),
-        f"{path} is an accelerate launch file",
-        "set AMOPO_LAUNCH to a file of configs/accelerate",
-    )
+    launch, said = _tried(lambda: read_launch(path), f"{path} is an accelerate launch file")
     yield "launch", said
     site = Site(params, launch)
     for topic in TOPICS:
@@ -49,11 +43,11 @@ def examine() -> Iterator[tuple[str, Finding]]:
             yield topic, finding
 
 
-def _tried(read: Callable[[], T], said: str, mend: str) -> tuple[T | None, Finding]:
+def _tried(read: Callable[[], T], said: str) -> tuple[T | None, Finding]:
     try:
         return read(), ok(said)
     except (UserError, OSError) as error:
-        return None, wrong(_one_line(error), mend)
+        return None, wrong(_one_line(error), "")
 
 
 def _checked(topic: str, site: Site) -> Iterator[Finding]:
