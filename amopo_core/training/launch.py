@@ -70,7 +70,7 @@ def read_launch(path: Path) -> Launch:
         said = YAML(typ="safe").load(path)
         given = said["num_processes"]
     except FileNotFoundError:
-        raise UserError(f"AMOPO_LAUNCH: {path} is not here; configs/accelerate has one for each kind of hardware") from None
+        raise UserError(f"AMOPO_LAUNCH: {path} is not here; take one of configs/accelerate") from None
     except IsADirectoryError:
         raise UserError(f"AMOPO_LAUNCH: {path} is a folder; name one of its files") from None
     except MarkedYAMLError as error:
