@@ -26,7 +26,7 @@ lint: setup  ## style, formatting, types, import contracts
 	$(BIN)/lint-imports
 
 test: lint  ## lint, then every test, a real run of the flow in a temporary clone among them
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # who waits for a server needs no core
 
 bench-playground: setup  ## five seeds and three controls, as the README shows them
 	$(BIN)/python bench/playground.py
