@@ -123,13 +123,14 @@ class _GatedProjection(torch.autograd.Function):
 class _RMSNorm(torch.autograd.Function):
     """Weight * y with y = x * scale, scale = 1 / sqrt(mean(x ** 2) + epsilon).
 
-    By weight the gradient is sum(grad * y), by x (slope - y * mean(slope * y)) * scale with slope = grad * weight.
+    By weight the gradient is sum(grad * y), by x (grad * weight - y * mean(grad * weight * y)) * scale.
     """
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = states.to(torch.float32)
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
+        norm: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = norm.square_().div_(wide.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(states, weight, scale)
         return weight * (wide * scale).to(states.dtype)
 
@@ -138,9 +139,9 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         states, weight, scale = ctx.saved_tensors
         normalized = states.to(torch.float32) * scale
-        grad_weight = None
+        products, grad_weight = grad * normalized, None
         if ctx.needs_input_grad[1]:
-            grad_weight = (grad * normalized).flatten(0, -2).sum(0).to(weight.dtype)
+            grad_weight = products.flatten(0, -2).sum(0).to(weight.dtype)
+        mean = products.mul_(weight).mean(-1, keepdim=True)
         slope = (grad * weight).to(torch.float32)
-        mean = (slope * normalized).mean(-1, keepdim=True)
-        return (slope - normalized.mul_(mean)).mul_(scale).to(states.dtype), grad_weight, None
+        return slope.addcmul_(normalized, mean, value=-1).mul_(scale).to(states.dtype), grad_weight, None
