@@ -88,7 +88,7 @@ def segment_attention(
             torch.split(query, pieces.lengths, dim=2), keys, values, pieces.masks(query), strict=True
         )
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat([each.transpose(1, 2) for each in outputs], dim=1), None
 
 
 class _Seen(torch.autograd.Function):
