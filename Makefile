@@ -25,8 +25,9 @@ lint: setup  ## style, formatting, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# More processes than a small machine has cores: a third of the time they wait for a server.
 test: lint  ## lint, then every test, a real run of the flow in a temporary clone among them
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # who waits for a server needs no core
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 bench-playground: setup  ## five seeds and three controls, as the README shows them
 	$(BIN)/python bench/playground.py
