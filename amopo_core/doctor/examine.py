@@ -47,7 +47,7 @@ def _tried(read: Callable[[], T], said: str) -> tuple[T | None, Finding]:
     try:
         return read(), ok(said)
     except (UserError, OSError) as error:
-        return None, wrong(_one_line(error), "")
+        return None, wrong(_one_line(error))
 
 
 def _checked(topic: str, site: Site) -> Iterator[Finding]:
@@ -55,7 +55,7 @@ def _checked(topic: str, site: Site) -> Iterator[Finding]:
         check: Callable[[Site], Iterator[Finding]] = import_module(f"amopo_core.doctor.{topic}").check
         yield from check(site)
     except UserError as error:
-        yield wrong(_one_line(error), "")
+        yield wrong(_one_line(error))
     except Exception as error:  # a broken package or driver raises anything
         what = f"the check itself failed: {type(error).__name__}: {_one_line(error)}"
         yield wrong(what, "a package or a driver may be broken: `make setup`, then once more")

@@ -35,6 +35,6 @@ def warn(said: str, mend: str) -> Finding:
     return Finding("warn", said, mend)
 
 
-def wrong(said: str, mend: str) -> Finding:
+def wrong(said: str, mend: str = "") -> Finding:
     """It does not work."""
     return Finding("wrong", said, mend)
