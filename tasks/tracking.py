@@ -16,6 +16,7 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
@@ -229,7 +230,7 @@ def _end_killed(client: MlflowClient, experiment: str) -> None:
 def _end_unfinished(client: MlflowClient, run_id: str, status: str) -> None:
     try:
         client.set_terminated(run_id, status)
-    except Exception as error:  # whatever fails here, what ended the block is what is told
+    except MlflowException as error:
         said = quoted(error, os.environ.get("MLFLOW_TRACKING_URI", ""), 160)
         get_run_logger().warning("the MLflow run %s could not be marked as ended: %s", run_id, said)
 

@@ -91,13 +91,11 @@ def _what_is_in_the_way(error: OSError) -> str:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a failure means that no more can be written."""
-    return _says(error, _FULL) or any(said in str(error) for said in _SAID_OF_A_FULL_DISK)
+    """Whether a failure means that no more can be written; torch's archive writer says only that a write fell short."""
+    return _says(error, _FULL) or "inline_container.cc" in str(error)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SAID_OF_A_FULL_DISK = ("inline_container.cc", "database or disk is full")
-"""Of torch's archive writer, which says only that a write fell short, and of SQLite."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 

@@ -26,10 +26,3 @@ def test_a_folder_in_the_way_of_a_file_is_named(tmp_path):
 
 def test_another_failure_is_no_failure_of_the_disk():
     assert disk_failure(ValueError("no")) is None
-
-
-def test_a_database_that_finds_no_room_is_a_full_disk():
-    said, status = disk_failure(RuntimeError("(sqlite3.OperationalError) database or disk is full"))
-
-    assert said.startswith("the disk is full")
-    assert status == 1
