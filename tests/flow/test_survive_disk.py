@@ -36,8 +36,9 @@ def test_it_is_said_in_one_message_and_the_next_run_goes_on_to_the_same_bytes(wo
         status = command.end()
 
     assert status == 1, command.said
-    [told] = [line for line in command.said.splitlines() if line.startswith("error: ")]
-    assert told.startswith("error: stage train failed with exit status 1: the disk is full"), command.said
+    told = [line for line in command.said.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, command.said
+    assert told[0].startswith("error: stage train failed with exit status 1: the disk is full"), command.said
     assert "Traceback" not in command.said
     assert_none_left(here)
     assert (batches(here.path), here.versions()) == (rows, before)
