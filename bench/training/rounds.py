@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from signal import SIGKILL
 from statistics import median
+from tempfile import TemporaryFile
 from typing import Any
 
 from amopo_core.training.launch import RANK_ENVIRONMENT
@@ -69,7 +70,7 @@ class Result:
             "own_process": self.own_process,
             "seconds_per_step": self.seconds if math.isfinite(self.seconds) else None,
             "pairs_per_second": self.pairs_per_second,
-            "peak_mb": self.peak_mb,
+            "peak_mb": self.peak_mb if self.own_process else None,
             "rounds": [asdict(found) for found in self.rounds],
         }
 
@@ -81,43 +82,58 @@ def in_own_processes(tasks: Sequence[Task], rounds: int) -> list[Result]:
         for place, task in enumerate(tasks):
             (measured,) = run([replace(task, seed=number)])
             found[place].append(measured)
-            say(task, measured, f"round {number + 1} of {rounds}")
+            say(task, measured, f"round {number + 1} of {rounds}", f", {measured.peak_mb:,.0f} MB")
     return [Result(task, True, measured) for task, measured in zip(tasks, found, strict=True)]
 
 
 def in_one_process(tasks: Sequence[Task], rounds: int) -> list[Result]:
-    """The same in one process for all."""
+    """The same in one process for all; what one takes of its memory is not known."""
     turns = [replace(task, seed=number) for number in range(rounds) for task in tasks]
-    measured = run(turns)
-    for task, one in zip(turns, measured, strict=True):
-        say(task, one, "in one process")
+    measured = []
+    for task, one in zip(turns, run(turns), strict=True):
+        measured.append(one)
+        say(task, one, f"round {task.seed + 1} of {rounds}, in one process")
     return [Result(task, False, measured[place :: len(tasks)]) for place, task in enumerate(tasks)]
 
 
-def run(tasks: Sequence[Task]) -> list[Measured]:
-    """Measure the tasks in one new process, or in two ranks; what it said is shown where it fails."""
+def run(tasks: Sequence[Task]) -> Iterator[Measured]:
+    """Measure the tasks in one new process, or in two ranks, and give each as it ends.
+
+    Where the process fails, this one ends and shows what it said.
+    """
     launcher = TWO_RANKS if tasks[0].ranks > 1 else ()
     command = [sys.executable, *launcher, "-m", MEASURE, *(json.dumps(task.as_dict()) for task in tasks)]
     environment = os.environ | {"OMP_NUM_THREADS": str(tasks[0].threads), "PYTHONPATH": _path()}
     if all(task.variant == "ours" for task in tasks):
         environment |= RANK_ENVIRONMENT  # as the stage `train` starts it; the others as their users do
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if process.returncode == -SIGKILL:
-        sys.exit(
-            f"{tasks[0].variant} was killed, most likely for its memory; try fewer --pairs or a smaller --vocabulary"
-        )
-    if process.returncode:
-        sys.exit(f"{tasks[0].variant} ended with {process.returncode}\n{process.stderr[-3000:]}")
-    lines = [line for line in process.stdout.splitlines() if line.startswith("{")]
-    return [Measured(**json.loads(line)) for line in lines]
+    with (
+        TemporaryFile("w+") as said,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield Measured(**json.loads(line))
+        except BaseException:
+            process.kill()
+            raise
+        if process.wait() == -SIGKILL:
+            sys.exit(
+                f"{tasks[0].variant} was killed, most likely for its memory; try fewer --pairs or a smaller"
+                " --vocabulary"
+            )
+        if process.returncode:
+            said.seek(0)
+            sys.exit(f"{tasks[0].variant} ended with {process.returncode}\n{said.read()[-3000:]}")
 
 
-def say(task: Task, measured: Measured, where: str) -> None:
+def say(task: Task, measured: Measured, where: str, memory: str = "") -> None:
     """A line of progress."""
     seconds = ", ".join(f"{value:.2f}" for value in measured.seconds) or "out of memory,"
     print(
-        f"{time.strftime('%H:%M:%S')} {task.shape.name}, {task.precision}, {where}: {task.variant} {seconds} s a step,"
-        f" {measured.peak_mb:,.0f} MB",
+        f"{time.strftime('%H:%M:%S')} {task.shape.name}, {task.precision}, {where}: {task.variant} {seconds} s a step"
+        f"{memory}",
         flush=True,
     )
 
