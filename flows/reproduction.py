@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,10 +16,12 @@ from tasks.turn import own_turn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.recorded import Recorded
-    from tasks.reproduction import Finding, Reproduction
+    from rich.table import Table
 
-_SHOWN = 12
+    from tasks.recorded import Recorded
+    from tasks.reproduction import Compared, Finding, Reproduction
+
+_SHOWN = 8
 """Digits of a digest in the table."""
 
 
@@ -88,18 +91,28 @@ def _as_json(found: Recorded, made: Reproduction) -> dict[str, Any]:
     }
 
 
-def _show(found: Recorded, made: Reproduction) -> None:
-    from rich.console import Console
+def outputs_table(name: str, outputs: Sequence[Compared]) -> Table:
+    """Every output below its stage, its path whole: the digest that was recorded, the digest now, what differs."""
     from rich.table import Table
 
-    console, table = Console(), Table(title=f"{found.name}, made again")
-    for column in ("stage", "output", "recorded", "now", ""):
+    table = Table(title=f"{name}, made again")
+    table.add_column("stage, its outputs", no_wrap=True)
+    for column in ("recorded", "now", ""):
         table.add_column(column)
-    for output in made.outputs:
-        digest = output.now[:_SHOWN] if output.now else "none"
-        said = "same" if output.same else "[bold]DIFFERS[/bold]"
-        table.add_row(output.stage, output.path, output.recorded[:_SHOWN], digest, said)
-    console.print(table)
+    for stage, made in groupby(outputs, key=lambda output: output.stage):
+        table.add_row(stage)
+        for output in made:
+            digest = output.now[:_SHOWN] if output.now else "none"
+            said = "same" if output.same else "[bold]DIFFERS[/bold]"
+            table.add_row(f"  {output.path}", output.recorded[:_SHOWN], digest, said)
+    return table
+
+
+def _show(found: Recorded, made: Reproduction) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(outputs_table(found.name, made.outputs))
     for name in made.off:
         then, now = made.metrics[name]
         console.print(f"{name}: {then:g} recorded, {now} now: off by more than {made.tolerance:g}", highlight=False)
