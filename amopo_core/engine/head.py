@@ -190,39 +190,43 @@ class _Layer:
 
         The target's power is kept out of the sums: what is next to it would be lost beside a likely token's.
         """
-        logps_M, lse_M = (self.hidden_MH.new_empty(len(self.hidden_MH), dtype=self.wide) for _ in range(2))
-        others_MH = self._no_pull() if with_others else None
-        for place, places in enumerate(self.places):
-            nothing = torch.zeros_like(lse_M[places])
-            total, logit = nothing.clone(), nothing.clone()
-            shift = torch.full_like(nothing, -torch.inf) if shifted else nothing
-            weights = None if others_MH is None else others_MH[places]
-            targets_m = self._targets(places, target_M)
-            for number, words in enumerate(self.words):
-                keeps = words.stop <= self._kept_words and not shifted
-                logits = self._logits(words, places, nothing if shifted else None, keeps=keeps)
-                targets_m.take(logits, number, logit)
+        nothing_M = self.hidden_MH.new_zeros(len(self.hidden_MH), dtype=self.wide)
+        total_M, logit_M = nothing_M.clone(), nothing_M.clone()
+        shift_M = torch.full_like(nothing_M, -torch.inf) if shifted else nothing_M
+        pull_MH = self._no_pull() if with_others else None
+        targets = [self._targets(places, target_M) for places in self.places]
+        for number, words in enumerate(self.words):
+            keeps = words.stop <= self._kept_words and not shifted
+            weight_vH = None if pull_MH is None else self._pulling(words)
+            for place, (places, targets_m) in enumerate(zip(self.places, targets, strict=True)):
+                pull_mH = None if pull_MH is None else pull_MH[places]
+                logits = self._logits(words, places, nothing_M[places] if shifted else None, keeps=keeps)
+                targets_m.take(logits, number, logit_M[places])
                 if shifted:
-                    highest = torch.maximum(shift, logits.amax(0))
-                    shrink = (shift - highest).exp2_().nan_to_num_(0.0)  # nothing yet: -inf less -inf
-                    total *= shrink
-                    if weights is not None:
-                        weights *= shrink[:, None]
+                    highest = torch.maximum(shift_M[places], logits.amax(0))
+                    shrink = (shift_M[places] - highest).exp2_().nan_to_num_(0.0)  # nothing yet: -inf less -inf
+                    total_M[places] *= shrink
+                    if pull_mH is not None:
+                        pull_mH *= shrink[:, None]
                     logits -= highest.clamp(min=torch.finfo(self.wide).min)
-                    shift = highest
+                    shift_M[places] = highest
                 powers = logits.exp2_()
-                targets_m.put(powers, number, nothing)
-                total += powers.sum(0)
-                if weights is not None:
-                    _subtract_product(weights, self._narrow(powers).t(), self.weight_VH[words])
+                targets_m.put(powers, number, nothing_M[places])
+                total_M[places] += powers.sum(0)
+                if pull_mH is not None and weight_vH is not None:
+                    _subtract_product(pull_mH, self._narrow(powers).t(), weight_vH)
                 if keeps:
                     self.kept[number, place] = powers
-            others = shift + total.log2()
-            logps_M[places] = F.logsigmoid((logit - others) / LOG2_E)
-            lse_M[places] = torch.logaddexp2(logit, others)
-            if weights is not None:
-                weights /= -(lse_M[places] - shift).exp2()[:, None]
-        return logps_M, lse_M, others_MH
+        others_M = shift_M + total_M.log2()
+        lse_M = torch.logaddexp2(logit_M, others_M)
+        if pull_MH is not None:
+            pull_MH /= -(lse_M - shift_M).exp2()[:, None]
+        return F.logsigmoid((logit_M - others_M) / LOG2_E), lse_M, pull_MH
+
+    def _pulling(self, words: slice) -> Tensor:
+        """Weights of a tile as the product with its powers wants them; made so once for all positions."""
+        weight_vH = self.weight_VH[words]
+        return weight_vH.t().contiguous().t() if self._by_onednn else weight_vH
 
     @property
     def _looks(self) -> bool:
