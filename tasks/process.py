@@ -63,7 +63,7 @@ def end_group(process: subprocess.Popen[str], grace: float = GRACE) -> None:
         _signal_group(process, signal.SIGTERM)
         deadline = time.monotonic() + grace
         try:
-            while _signal_group(process, 0) and time.monotonic() < deadline:
+            while _is_at_work(process) and time.monotonic() < deadline:
                 process.poll()  # a leader that nobody has waited for keeps its group alive
                 time.sleep(0.05)
         finally:
@@ -98,6 +98,21 @@ def child_environment() -> dict[str, str]:
     """This process's environment with unbuffered lines, no progress bars, and `python` being this interpreter."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
+
+
+def _is_at_work(process: subprocess.Popen[str]) -> bool:
+    """Whether anybody in the group is: not who has ended, and whom its new parent has not waited for.
+
+    What outlives its parent gets another one: a service, which waits at its own end, or a container's first process,
+    which may never do.
+    """
+    if not _signal_group(process, 0):
+        return False
+    for each in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            if os.getpgid(each.pid) == process.pid and each.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _signal_group(process: subprocess.Popen[str], number: int) -> bool:

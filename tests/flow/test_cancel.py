@@ -90,6 +90,7 @@ def test_a_run_of_amopo_serve_does_so_too_and_the_service_goes_on(
         assert process.poll() is None
 
     assert ended["type"] == "CANCELLED"
+    assert last_run(here) == "KILLED"
     assert ended["message"] != "Runner is shutting down."  # after which `amopo serve` would start it again
     prefect.logged(run, f"going on from {saved}")
     assert "tell_failure" not in prefect.log(run)

@@ -311,6 +311,7 @@ def test_sigterm_in_training_leaves_nothing_and_the_next_service_goes_on(
     assert "Traceback" not in err
     assert prefect.deployment(service.deployment)["paused"]
     assert prefect.state(cut_off)["type"] == "CANCELLED"
+    assert here.amopo("status", "--json").json["runs"][0]["status"] == "KILLED"  # not `RUNNING` until the next one
     assert here.versions() == before
     following = here.start("serve")
     assert following.stderr is not None

@@ -59,6 +59,40 @@ def test_a_group_that_ignores_the_request_is_ended_by_force() -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+ORPHAN = """
+import os, sys, time
+
+if os.fork() == 0:
+    while os.getppid() != int(sys.argv[1]):
+        time.sleep(0.01)
+    print(os.getpid(), flush=True)
+    os._exit(0)
+"""
+ADOPTING = """
+import os, subprocess, sys, time
+import psutil
+from amopo_core.stages.command import adopt_orphans
+from tasks.process import end_group
+
+adopt_orphans()
+command = [sys.executable, "-c", sys.argv[1], str(os.getpid())]
+with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as leader:
+    orphan = psutil.Process(int(leader.stdout.readline()))
+    while orphan.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    end_group(leader, grace=600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there an orphan gets such a parent")
+def test_who_has_ended_is_not_waited_for_though_its_new_parent_never_asks() -> None:
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", ADOPTING, ORPHAN]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=90)
+
+    assert done.returncode == 0, done.stderr
+
+
 SLOW = """
 import pathlib, signal, sys, time
 
