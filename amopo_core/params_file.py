@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -51,22 +51,26 @@ def read_sections(path: Path, model: type[Document]) -> Document:
     return _validated(_parsed(path, text), path, text, model)
 
 
-def override(path: Path, assignments: Sequence[str]) -> Params:
+def override(path: Path, assignments: Sequence[str], check: Callable[[Params], None] = lambda _: None) -> Params:
     """Write `section.key=value` assignments into a parameter file, all of them or none; comments and line ends stay.
 
-    Values are read as YAML. Nothing is written unless the whole result is valid; without assignments, nothing ever.
+    Values are read as YAML. Nothing is written unless the whole result is valid and `check`, which raises what is
+    wrong with it, lets it pass; without assignments, nothing ever.
 
     Raises:
         UserError: an assignment without `=`, a key that does not exist, or a result that is not valid.
     """
     if not assignments:
-        return read_params(path)
+        params = read_params(path)
+        check(params)
+        return params
     text = _text(path)
     document = _parsed(path, text)
     for assignment in assignments:
         _assign(document, assignment)
     changed = _dumped(document)
     params = _validated(_parsed(path, changed), path, changed, Params, assignments)
+    check(params)
     if "\r\n" in text:
         changed = changed.replace("\n", "\r\n")
     with replacing(path) as file:
@@ -103,7 +107,9 @@ def _parsed(path: Path, text: str) -> CommentedMap:
         said = f"not YAML: {error.said}"
         raise (located(path, error.line, said) if error.line else UserError(f"{path}: {said}")) from None
     if not isinstance(document, CommentedMap):
-        raise UserError(f"{path} holds no sections; bring the file back with git")
+        raise UserError(
+            f"{path} holds no sections; expected keys with their values, `section:` and below it `key: value`"
+        )
     return document
 
 

@@ -68,6 +68,7 @@ def exit_status(arguments: list[str]) -> int:
 
 
 @click.group()
+@click.version_option(package_name="amopo-pipeline")
 def cli() -> None:
     """Keep a language model aligned with feedback in several dimensions.
 
@@ -98,6 +99,7 @@ def demo(as_json: bool) -> None:
     Example: amopo demo
     """
     from amopo_core.params_file import read_params
+    from amopo_core.preflight import check_inputs
     from tasks import git
 
     git.require_workspace()
@@ -107,6 +109,7 @@ def demo(as_json: bool) -> None:
         raise UserError(
             f"params.yaml: the demo needs the source `{PLAYGROUND}`, and sources lists {listed}; bring it back with git"
         )
+    check_inputs(params)
     with own_turn():
         _drop_playground_feedback()
         _run_flow(as_json)
@@ -180,13 +183,12 @@ def retrain(assignments: tuple[str, ...], wait: bool, as_json: bool) -> None:
     Example: amopo retrain --set objective.beta=1.0
     """
     from amopo_core.params_file import PARAMS_FILE, override
-    from amopo_core.training.launch import launch_file, ranks_of
+    from amopo_core.preflight import check_inputs
     from tasks import git
 
     git.require_workspace()
-    ranks_of(launch_file())  # refused before anything is written
     with own_turn(wait=_say if wait else None):
-        override(PARAMS_FILE, assignments)
+        override(PARAMS_FILE, assignments, check_inputs)
         _run_flow(as_json)
 
 
@@ -244,10 +246,6 @@ def _drop_playground_feedback() -> None:
 
 
 def _run_flow(as_json: bool) -> None:
-    from amopo_core.params_file import read_params
-    from amopo_core.preflight import check_inputs
-
-    check_inputs(read_params())
     click.echo("starting Prefect ...", err=True)
     from flows.server import starting_server
 

@@ -34,7 +34,6 @@ def show_own_lines() -> None:
 
     # Prefect says on stderr what did not reach its server, without an end of line: the next message hung on to it
     logging.raiseExceptions = False
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry, beside the one message that it was in vain
     # a failure with its traceback, beside the message that says it
     logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.exc_info)
     for handler in logging.getLogger().handlers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def set_defaults() -> None:
     The servers that `amopo up` runs in this project come first, then those of operation.yaml. A mistake in that file is
     not said here: `require_operation` does, once a command is known.
     """
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry, beside the one message that it was in vain
     for name, value in (DEFAULTS | _configured() | dict(environment_here())).items():
         os.environ.setdefault(name, value)
 

@@ -35,7 +35,7 @@ def scheduled(reason: str = "somebody asked Prefect for it") -> State[None]:
                 if not _stands_for_this(last_retraining()):
                     return Completed(message=_retrained())
     except Taken as error:
-        return Completed(name=SKIPPED, message=f"dropped: {error}")
+        return _skipped(f"dropped: {error}")
     except (UserError, OutsideError) as error:
         log.error("error: %s", error)
         raise
@@ -46,7 +46,13 @@ def scheduled(reason: str = "somebody asked Prefect for it") -> State[None]:
         raise
     before = last_retraining()
     assert before is not None
-    return Completed(name=SKIPPED, message=f"the retraining that began at {before.moment} took in what this one would")
+    return _skipped(f"the retraining that began at {before.moment} took in what this one would")
+
+
+def _skipped(why: str) -> State[None]:
+    """The end of a start that came to nothing, said in the log as well."""
+    get_run_logger().info("skipped: %s", why)
+    return Completed(name=SKIPPED, message=why)
 
 
 def _settle_in() -> None:

@@ -28,7 +28,7 @@ def serve(as_json: bool) -> None:
     from flows.console import show_own_lines
     from flows.prefect_away import reaching_prefect
     from tasks import git
-    from tasks.notification import unset_addresses
+    from tasks.notification import useless_addresses
     from tasks.operation import read_operation
     from tasks.process import wait_for_descendants
     from tasks.serving import SERVING, Service, alive_until
@@ -36,8 +36,8 @@ def serve(as_json: bool) -> None:
     git.require_workspace()
     operation, url = read_operation(), _server()
     show_own_lines()
-    for name in unset_addresses():
-        _say(f"{name} is not set: nobody will be told there")
+    for line in useless_addresses():
+        _say(line)
     last_alive = alive_until()
     with own_turn(place=SERVING, who="amopo serve"):
         from flows.scheduled import scheduled

@@ -33,7 +33,7 @@ def show_status(found: dict[str, Any]) -> None:
     for alias in (registry.CHAMPION, registry.CHALLENGER):
         version = found[alias]
         none = "none is served" if alias == registry.CHAMPION and found["note"] else "none yet"
-        said = f"{version['uri']}  ({version.get('how') or version['verdict']})" if version else none
+        said = f"{version['uri']}  ({_standing(version)})" if version else none
         console.print(f"{alias:<10}  {said}", highlight=False)
     for number in found["waiting"]:
         said = f"version {number} waits: amopo approve {number} --reason TEXT"
@@ -53,6 +53,12 @@ def show_status(found: dict[str, Any]) -> None:
         shown = "" if difference is None else f"{difference:+.3f}"
         table.add_row(minute(run["started"]), run["run"], run["status"], run["version"] or "", shown)
     console.print(table)
+
+
+def _standing(version: dict[str, Any]) -> str:
+    """How it became champion, or what was decided on it."""
+    how = version.get("how") or version["verdict"]
+    return f"{how} to" if how == "rolled back" else str(how)
 
 
 def _champion(state: Ledger) -> dict[str, Any] | None:

@@ -37,10 +37,10 @@ def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     _tell("failure", title, state.message or "no reason was given", flow_run_logger(flow_run, flow))
 
 
-def unset_addresses() -> list[str]:
-    """The environment variables that operation.yaml names and that are not set here."""
+def useless_addresses() -> list[str]:
+    """A line for each environment variable of operation.yaml that is not set here or holds no address."""
     named = [each.url_env for each in read_operation().notifications if each.url_env]
-    return [name for name in named if not os.environ.get(name)]
+    return [f"{name} {why}: nobody will be told there" for name in named if (why := _why_useless(os.environ.get(name)))]
 
 
 def _tell(event: Event, title: str, text: str, log: Any) -> None:
@@ -60,17 +60,26 @@ def _failure(target: Notification, title: str, text: str) -> str | None:
     """Why somebody could not be told; None where it was sent. apprise's own words may hold secrets."""
     try:
         address = _address(target)
-        if not address:
-            return f"the environment variable {target.url_env} is not set"
+        if why := _why_useless(address):
+            return f"it {why}"
         import apprise
 
         with _silent("apprise", "urllib3"):
-            sender = apprise.Apprise()
-            if not sender.add(address):
-                return "what it holds is no address that apprise knows (https://appriseit.com lists them)"
+            sender = apprise.Apprise(address)
             return None if sender.notify(title=title, body=text) else "the service did not take the message"
     except Exception as error:  # a retraining does not fail for a message, whatever a service's client raises
         return f"{type(error).__name__} while it was sent"
+
+
+def _why_useless(address: str | None) -> str | None:
+    """What is wrong with an address, in words that do not repeat it; None for one that a message can be sent to."""
+    if not address:
+        return "is not set"
+    import apprise
+
+    with _silent("apprise"):
+        is_known = apprise.Apprise().add(address)
+    return None if is_known else "holds no address that apprise knows (https://appriseit.com lists them)"
 
 
 @contextmanager

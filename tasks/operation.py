@@ -42,7 +42,8 @@ def _require_cron(given: str) -> None:
     try:
         CronSim(given, datetime(2026, 1, 1))
     except CronSimError as error:
-        raise misfit(f"it is {given!r}: {str(error).lower()}; expected, for example, '0 3 * * 1-5'", "cron") from None
+        expected = "expected, for example, '0 3 * * 1-5'; hours that pass midnight are '22-23,0-2'"
+        raise misfit(f"it is {given!r}: {str(error).lower()}; {expected}", "cron") from None
 
 
 def _require_rule(given: str) -> None:

@@ -55,7 +55,7 @@ def find(name: str) -> Recorded:
     if commit is None:
         raise UserError(
             f"no recorded run is called {name}; expected a version's number, champion, challenger, an MLflow run's id,"
-            " an experiment's name or a commit (see `amopo status`)"
+            " an experiment's name or a commit; a run that has no version in `amopo status` was not recorded"
         )
     return Recorded(f"commit {commit[:12]}", commit)
 

@@ -108,7 +108,8 @@ def _unknown(name: str, source: str, description: Description) -> str:
     nearest = [f"  {line}" for line in description.nearest]
     fields = [f"  {field}" for field in description.fields]
     said = (
-        f"{name}: its rows have no known shape, so nothing is stored. The nearest shapes, and what is missing for each:"
+        f"{name}: its rows have no known shape, so nothing is stored. The nearest shapes, and what is missing or empty"
+        " for each:"
     )
     mend = (
         f"rename the fields, or declare the source {source} in params.yaml with the names they have (docs/sources.md)"

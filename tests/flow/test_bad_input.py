@@ -35,6 +35,7 @@ def assert_refused(ended: Finished, *said: str) -> None:
         ("promotion.tolerance={wit: 0.1}", "promotion.tolerance.wit: not among the declared dimensions"),
         ("training.epochs=1", "there is no `training`"),
         ("train.epochs", "expected section.key=value"),
+        ("evaluation.judge=no/such.py", "evaluation.judge: no/such.py is no file"),
     ],
 )
 def test_a_parameter_that_is_none(new: Workspace, assignment: str, said: str) -> None:

@@ -64,6 +64,17 @@ def test_without_assignments_the_file_is_still_checked(params_file):
     assert "train.epochs: Input should be a valid integer" in refused(params_file)
 
 
+def test_what_a_check_refuses_is_not_written(params_file):
+    def check(params):
+        raise UserError(f"{params.evaluation.judge} is no file")
+
+    before = params_file.read_bytes()
+    for assignments in ([], ["evaluation.judge=no/such.py"]):
+        with pytest.raises(UserError, match=r"\.py is no file"):
+            override(params_file, assignments, check)
+    assert params_file.read_bytes() == before
+
+
 def test_an_override_leaves_long_lines_long(params_file):
     long = "gives " + "very " * 40 + "much help"
     text = params_file.read_text().replace("gives the extra help that the asker can use", long)

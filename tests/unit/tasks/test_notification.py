@@ -10,7 +10,7 @@ from pathlib import Path
 import prefect.main  # noqa: F401  # sets up its logging, which would take caplog's handler away in mid-test
 import pytest
 
-from tasks.notification import notify, unset_addresses
+from tasks.notification import notify, useless_addresses
 
 SECRET = "s3cr3t-t0ken"
 
@@ -129,8 +129,8 @@ def test_a_service_that_refuses_is_a_warning_without_the_address(listening, monk
     ("address", "said"),
     [
         (f"json://127.0.0.1:1/{SECRET}", "the service did not take the message"),
-        (f"{SECRET}", "what it holds is no address that apprise knows"),
-        ("", "the environment variable WHERE is not set"),
+        (f"{SECRET}", "it holds no address that apprise knows"),
+        ("", "WHERE was not told of this failure: it is not set"),
     ],
 )
 def test_what_cannot_be_sent_raises_nothing(monkeypatch, caplog, address, said):
@@ -154,8 +154,12 @@ def test_without_settings_nothing_happens(caplog):
     assert caplog.text == ""
 
 
-def test_addresses_that_are_not_set_are_named(monkeypatch):
+def test_addresses_that_are_not_set_or_are_none_are_named(monkeypatch):
     told(monkeypatch, "json://here")
-    assert unset_addresses() == []
+    assert useless_addresses() == []
+    monkeypatch.setenv("WHERE", f"nosuch://{SECRET}")
+    [said] = useless_addresses()
+    assert said.startswith("WHERE holds no address that apprise knows")
+    assert SECRET not in said
     monkeypatch.delenv("WHERE")
-    assert unset_addresses() == ["WHERE"]
+    assert useless_addresses() == ["WHERE is not set: nobody will be told there"]
