@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from amopo_core.collector import look_less_often
 
@@ -12,6 +13,10 @@ look_less_often()  # a worker imports everything that any test does
 # The tests' tensors are tiny: a second thread gains nothing and spins, which costs much time on a machine that is busy.
 # Set before torch is imported, and for the processes that tests start; what asks for threads by number still gets them.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

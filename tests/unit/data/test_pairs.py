@@ -319,7 +319,7 @@ names = st.sampled_from("abcdef")
 prompts = st.sampled_from(["p", "q", "r", "s"])
 response_rows = st.lists(st.builds(rated, names, half_points, half_points, half_points, prompts), max_size=20)
 vote_rows = st.lists(st.builds(vote, names, names, prompts, nicer=st.none() | st.sampled_from([-1, 0, 1])), max_size=8)
-quick = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+quick = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quick

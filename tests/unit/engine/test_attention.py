@@ -60,7 +60,7 @@ def with_gradients(attend, states):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(trees=TREES)
 def test_values_and_gradients_are_those_of_slices_to_the_byte(dtype, trees):
     segments = segments_of(trees)

@@ -76,7 +76,7 @@ def logps_and_gradients(model, logps_of, mask):
 
 @pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Qwen3"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(batch=batches())
 def test_shared_prompts_change_neither_values_nor_gradients(kind, dtype, tolerance, batch):
     prompts, responses = batch
@@ -93,7 +93,7 @@ def test_shared_prompts_change_neither_values_nor_gradients(kind, dtype, toleran
         assert_close(gradient, wanted, rtol=tolerance, atol=tolerance * float(1 + wanted.abs().max()))
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(batch=batches())
 def test_rows_of_one_sequence_give_the_same(batch):
     prompts, responses = batch
@@ -105,7 +105,7 @@ def test_rows_of_one_sequence_give_the_same(batch):
     assert_close(forward.token_logps(model, rows)[rows.response_mask_NR], expected)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(batch=batches())
 def test_the_masks_of_every_attention_are_the_same(batch):
     rows = packed_rows(*batch)
@@ -121,7 +121,7 @@ def test_the_masks_of_every_attention_are_the_same(batch):
     assert_close(fused, plain, rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     shared=st.integers(0, 300),
     views=st.lists(st.tuples(st.integers(1, 200), st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=4),

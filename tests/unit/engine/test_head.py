@@ -69,7 +69,7 @@ def test_gradient_by_hand():
     assert_close(hidden.grad[0, 0], torch.tensor(0.75 * math.log(2) - 0.625 * math.log(5), dtype=torch.float64))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 40), st.integers(1, 300), st.integers(1, 16), st.booleans(), st.integers(0, 99))
 def test_equals_the_reference(rows, words, size, bias, seed):
     given_ = inputs(rows, words, size, bias=bias, seed=seed)

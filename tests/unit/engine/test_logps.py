@@ -23,7 +23,7 @@ def by_hand(model, prompt, response):
     return torch.stack([logps[len(prompt) + place - 1, token] for place, token in enumerate(response)])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sequences=st.lists(st.tuples(ids, ids), min_size=1, max_size=4))
 def test_padding_and_company_change_no_log_probability(model, sequences):
     prompts, responses = (list(side) for side in zip(*sequences, strict=True))

@@ -75,7 +75,7 @@ def test_a_policy_has_not_moved_from_itself(policy):
 ids = st.lists(st.integers(0, 255), min_size=1, max_size=12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(texts=st.lists(st.tuples(ids, ids), min_size=1, max_size=5), batch_size=st.integers(1, 4))
 def test_it_is_the_plain_sum_over_each_sequence_alone(policy, other, texts, batch_size):
     found = divergences(policy, other, [text[0] for text in texts], [text[1] for text in texts], batch_size)

@@ -55,7 +55,7 @@ messages = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(system=st.text(max_size=9), turns=messages, scores=st.tuples(*[st.sampled_from([1.0, 3.0, 5.0])] * 2))
 def test_at_the_end_the_views_share_everything_before_the_instruction(chat, system, turns, scores):
     row = replace(pair(scores=scores), prompt=[{"role": "system", "content": system}, *turns])
