@@ -106,8 +106,6 @@ def _is_at_work(process: subprocess.Popen[str]) -> bool:
     What outlives its parent gets another one: a service, which waits at its own end, or a container's first process,
     which may never do.
     """
-    if not _signal_group(process, 0):
-        return False
     for each in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
             if os.getpgid(each.pid) == process.pid and each.status() != psutil.STATUS_ZOMBIE:
@@ -115,10 +113,7 @@ def _is_at_work(process: subprocess.Popen[str]) -> bool:
     return False
 
 
-def _signal_group(process: subprocess.Popen[str], number: int) -> bool:
-    """Whether there was anybody in the group to get the signal."""
-    try:
+def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+    """Send a signal to all who are left in the group."""
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return False
-    return True
