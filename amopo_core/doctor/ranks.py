@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SELF_TEST = "amopo_core.doctor.self_test"
 TIMEOUT = 60.0
 """How long ranks may take to meet [seconds]."""
+GONE_TIMEOUT = 5.0
+"""How long a killed rank may take to be gone [seconds]."""
 ON_CPU = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
 ALONE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}
 """Variables that only a launcher may set: left over from another one, ranks would look for it."""
@@ -88,13 +91,20 @@ def _judged(what: str, started: Started, *, here: int, ranks: int) -> Finding:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a launcher; torch's gives each rank a session of its own."""
+    """Kill what is left of a launcher, and wait until it is gone; torch's gives each rank a session of its own."""
+    ranks = []
     with suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(child.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        launcher = psutil.Process(child.pid)
+        launcher.suspend()
+        while launcher.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
+            time.sleep(0.01)  # until then it may start another
+        ranks = launcher.children(recursive=True)
+    for process in ranks:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     child.kill()
     child.wait()
+    psutil.wait_procs(ranks, timeout=GONE_TIMEOUT)
 
 
 def _last_error(output: Path) -> str:

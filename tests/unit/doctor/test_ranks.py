@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[3]
 PORT = 23_517
 NEVER_ENDS = """
 import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", *sys.argv[1:]], start_new_session=True)
-time.sleep(600)
+while True:
+    subprocess.Popen(["cat", sys.argv[1]], start_new_session=True)
+    time.sleep(0.005)
 """
-"""A launcher whose rank, like torch's, has a session of its own."""
+"""A launcher that goes on starting ranks, each in a session of its own as torch's are; they wait for the file named."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +66,12 @@ def test_a_launch_that_fails_says_with_what(tmp_path):
 
 
 def test_ranks_that_never_end_are_ended(tmp_path):
-    mark = f"marked-{os.getpid()}"
-    started = start([sys.executable, "-c", NEVER_ENDS, mark], timeout=2)
+    nothing_comes = tmp_path / "nothing-comes"
+    os.mkfifo(nothing_comes)
+    started = start([sys.executable, "-c", NEVER_ENDS, str(nothing_comes)], timeout=1)
 
-    assert "no end after 2 s" in started.failure
-    assert not [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or [])]
+    assert "no end after 1 s" in started.failure
+    assert not [each for each in psutil.process_iter(["cmdline"]) if str(nothing_comes) in (each.info["cmdline"] or [])]
 
 
 def test_two_machines_meet(tmp_path, monkeypatch):

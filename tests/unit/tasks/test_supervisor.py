@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -111,5 +112,6 @@ def test_a_supervisor_that_is_ended_leaves_nobody_behind(number: signal.Signals)
         process.wait()
 
     [pid] = pids(said)
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.05)  # a kill reaches it by way of the kernel
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.05)  # a kill reaches it by way of the kernel
