@@ -42,6 +42,8 @@ PAIR_TOKENS = 1000
 """Tokens of a pair where memory is measured by tokens: 4 prompts of 80, 8 times 85 of the responses' 86."""
 PAIR_LENGTHS = Lengths((60, 60), (86, 86))
 PAIR_COUNTS = (1, 2, 4, 8)
+HEAD_STEPS = 3
+"""Timed steps a turn where two small differences are compared: most of them without memory's first touch."""
 STORED = (1_000, 50_000)
 """Pairs of a data set on disk."""
 
@@ -130,7 +132,11 @@ def head(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     found: list[Result] = []
     for precision in args.precision:
         sizes_there = args.vocabulary[:2]
-        tasks = [make_task(args, kind, size, precision) for size in sizes_there for kind in ("ours", PRODUCTS)]
+        tasks = [
+            replace(make_task(args, kind, size, precision), steps=steps)
+            for size in sizes_there
+            for kind, steps in (("ours", HEAD_STEPS), (PRODUCTS, 1))
+        ]
         found += apart(args, tasks, args.rounds)
     console.print(report.head_table(found))
     return {"head": [result.as_dict() for result in found]}

@@ -100,6 +100,11 @@ class PolicyForward:
             return {"attention_mask": block_mask(rows.subtree_end_T, rows.segments)}
         return {"pieces": Pieces(rows.segments)}
 
+    def step_taken(self) -> None:
+        """The optimizer's step has used the gradients, and needs them no more: the largest one's memory is kept."""
+        if self._tied is not None:
+            self._tied.keep_room()
+
     def detach(self) -> None:
         """Make the policy what it was: for logits, for generation."""
         self._model.set_attn_implementation(self._own_attention)

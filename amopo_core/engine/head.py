@@ -118,7 +118,8 @@ class _TargetLogps(torch.autograd.Function):
             if ctx.for_weight or ctx.needs_input_grad[3]:
                 layer = _Layer(hidden_MH, weight_VH, bias_V)
                 layer.kept, ctx.kept = ctx.kept, {}  # a second pass, where one comes, makes them again
-                grad_VH, grad_V = layer.parameter_gradients(lse_M, grad_M, target_M, logps_M)
+                gathered_VH = ctx.left.begin() if ctx.left is not None else None
+                grad_VH, grad_V = layer.parameter_gradients(lse_M, grad_M, target_M, logps_M, gathered_VH)
         if ctx.left is not None:
             ctx.left.leave(grad_VH)
             grad_VH = None
@@ -161,18 +162,18 @@ class _Layer:
         return logps_M, lse_M, others_MH
 
     def parameter_gradients(
-        self, lse_M: Tensor, grad_M: Tensor, target_M: Tensor, logps_M: Tensor
+        self, lse_M: Tensor, grad_M: Tensor, target_M: Tensor, logps_M: Tensor, gathered_VH: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Gradients of sum(grad * logp) by weight and bias."""
+        """Gradients of sum(grad * logp) by weight and bias; the weight's is added to what was gathered before."""
         shift_M = self._shift(lse_M)
         scale_M = (-lse_M if shift_M is None else shift_M - lse_M).exp2_()
         share_M, at_target_M = grad_M * scale_M, logps_M.expm1() / scale_M
         share_MH = (self.hidden_MH * share_M[:, None]).to(self.hidden_MH.dtype)
-        grad_VH = torch.empty_like(self.weight_VH)
+        grad_VH = torch.zeros_like(self.weight_VH) if gathered_VH is None else gathered_VH
         grad_V = None if self.bias_V is None else grad_M.new_zeros(len(self.bias_V))
         targets = [self._targets(places, target_M) for places in self.places]
         for number, words in enumerate(self.words):
-            sum_vH = grad_VH[words] if self.wide == grad_VH.dtype else torch.empty_like(grad_VH[words], dtype=self.wide)
+            sum_vH = grad_VH[words].to(self.wide)
             for place, (places, targets_m) in enumerate(zip(self.places, targets, strict=True)):
                 powers = self.kept.pop((number, place), None)
                 if powers is None:
@@ -180,7 +181,7 @@ class _Layer:
                 targets_m.put(powers, number, at_target_M[places])
                 if grad_V is not None:
                     grad_V[words] -= powers @ share_M[places].to(powers.dtype)
-                _subtract_product(sum_vH, self._narrow(powers), share_MH[places], first=place == 0)
+                _subtract_product(sum_vH, self._narrow(powers), share_MH[places])
             if sum_vH.dtype != grad_VH.dtype:
                 grad_VH[words] = sum_vH
         return grad_VH, None if grad_V is None or self.bias_V is None else grad_V.to(self.bias_V.dtype)
@@ -346,15 +347,12 @@ class _SortedTargets:
         return self.word_m[found], self.place_m[found]
 
 
-def _subtract_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool = False) -> None:
-    """Total -= left @ right, the total in its own precision; `first`: total = -left @ right, whatever it held."""
+def _subtract_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Total -= left @ right, the total in its own precision."""
     if by_onednn(left, right):
-        found = product(left, right.t()) if left.is_contiguous() else product(right.t(), left).t()
-        torch.neg(found, out=total) if first else total.sub_(found)
+        total -= product(left, right.t()) if left.is_contiguous() else product(right.t(), left).t()
     elif total.dtype == left.dtype:
-        total.addmm_(left, right, beta=0 if first else 1, alpha=-1)
-    elif first:
-        total.copy_(left @ right).neg_()
+        total.addmm_(left, right, alpha=-1)
     else:
         total -= left @ right
 

@@ -1,8 +1,9 @@
 """A weight that is embedding and output layer at once: both uses make one gradient, in one place.
 
 Autograd would add up two gradients of all words into a third. Here the output layer, whose backward pass comes first,
-leaves its gradient to the embedding, whose comes last and has few rows to add. To everything else (gradient
-accumulation, DDP) the weight is used once.
+leaves its gradient to the embedding, whose comes last and has few rows to add. Both are added to what earlier passes
+have gathered, in its place: to touch the memory of another gradient of all words for the first time takes longer than
+to add to one. To everything else (gradient accumulation, DDP) the weight is used once.
 
 Axes: V = vocabulary, H = hidden size.
 """
@@ -18,10 +19,19 @@ from torch.nn import functional as F
 
 
 class LeftGradient:
-    """What the output layer's backward pass leaves for the embedding's, which ends the same pass."""
+    """What the output layer's backward pass leaves for the embedding's, which ends the same pass.
 
-    def __init__(self) -> None:
+    The pass is one that gathers gradients, as `backward` does: what `torch.autograd.grad` returned would hold what was
+    gathered before.
+    """
+
+    def __init__(self, tied: TiedEmbedding) -> None:
+        self._tied = tied
         self._grad_VH: Tensor | None = None
+
+    def begin(self) -> Tensor | None:
+        """What the output layer adds to; None: it makes room."""
+        return self._tied.take_gathered()
 
     def leave(self, grad_VH: Tensor) -> None:
         """Hand over the output layer's gradient of the weight, which nobody else may hold."""
@@ -43,7 +53,19 @@ class TiedEmbedding:
         self.embedding = embedding
         self.left: LeftGradient | None = None
         """Where the output layer leaves its gradient in the pass that began last; None: nobody will ask for it."""
+        self._spare_VH: Tensor | None = None
         setattr(embedding, "forward", self._forward)  # noqa: B010 (on the object, which hides the class's)
+
+    def take_gathered(self) -> Tensor | None:
+        """The gradient of earlier passes, which the weight lacks until this one ends; zeros where there is but room."""
+        gathered_VH, self.embedding.weight.grad = self.embedding.weight.grad, None
+        if gathered_VH is None and self._spare_VH is not None:
+            gathered_VH, self._spare_VH = self._spare_VH.zero_(), None
+        return gathered_VH
+
+    def keep_room(self) -> None:
+        """Take the weight's gradient, which nobody needs any more, as room for the next one."""
+        self._spare_VH, self.embedding.weight.grad = self.embedding.weight.grad, None
 
     def detach(self) -> None:
         """Make the embedding what it was."""
@@ -51,7 +73,7 @@ class TiedEmbedding:
 
     def _forward(self, input_ids: Tensor) -> Tensor:
         weight_VH = self.embedding.weight
-        self.left = LeftGradient() if weight_VH.requires_grad and torch.is_grad_enabled() else None
+        self.left = LeftGradient(self) if weight_VH.requires_grad and torch.is_grad_enabled() else None
         if self.left is None:
             return F.embedding(input_ids, weight_VH)
         found: Tensor = _Lookup.apply(  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from amopo_core.engine.batches import Batch, StepBatches
 from amopo_core.engine.forward import PolicyForward
@@ -64,6 +64,7 @@ class PreferenceTrainer(Trainer):
         self.stop: StopAndTime | None = None
         self.clock = clock or StepClock()
         self.remove_callback(PrinterCallback)
+        self.add_callback(StepTaken(forward))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This rank's steps, in their order."""
@@ -302,3 +303,14 @@ class ViewSums:
     def _add(self, name: str, value: Tensor) -> None:
         known = self._sums.get(name)
         self._sums[name] = value if known is None else known.to(value.device) + value
+
+
+class StepTaken(TrainerCallback):
+    """Tells the forward pass that the gradients have served, which transformers drops next."""
+
+    def __init__(self, forward: PolicyForward) -> None:
+        self._forward = forward
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """The weights are stepped."""
+        self._forward.step_taken()

@@ -94,8 +94,59 @@ def test_without_gradients_nothing_is_left():
     assert tied.left is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_what_earlier_passes_gathered_is_added_to_where_it_lies(dtype):
+    """Otherwise each pass would make room for another gradient of all words."""
+    model = Tied(dtype=dtype)
+    tied = TiedEmbedding(model.embedding)
+    once = gradient(model, lambda: model.ours(tied).double()).clone()
+    lies_at = model.embedding.weight.grad.data_ptr()
+
+    model.ours(tied).double().backward(torch.linspace(-1, 2, len(TARGETS), dtype=torch.float64))
+
+    assert model.embedding.weight.grad.data_ptr() == lies_at
+    assert_close(model.embedding.weight.grad, 2 * once)
+
+
+def test_a_wide_gradient_of_narrow_products_is_not_narrowed_as_more_is_added():
+    """Else what is small beside it would be lost."""
+    model = Tied(dtype=torch.float32)
+    tied = TiedEmbedding(model.embedding)
+    before = 1 + 2**-12 + torch.zeros(6, 4)
+    model.embedding.weight.grad = before.clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        (0 * model.ours(tied)).sum().backward()
+
+    assert torch.equal(model.embedding.weight.grad, before)
+
+
+def test_the_room_of_a_gradient_that_has_served_is_used_again():
+    model = Tied()
+    wanted = gradient(model, model.plain).clone()
+    tied = TiedEmbedding(model.embedding)
+    lies_at = gradient(model, lambda: model.ours(tied)).data_ptr()
+
+    tied.keep_room()
+    assert model.embedding.weight.grad is None
+    found = gradient(model, lambda: model.ours(tied))
+
+    assert found.data_ptr() == lies_at
+    assert_close(found, wanted)
+
+
+def test_room_is_lent_to_one_pass_alone():
+    """Two passes go back at once: the second may not write over what the first has left."""
+    model = Tied()
+    wanted = gradient(model, lambda: torch.stack([model.plain(), 2 * model.plain()]).sum(0)).clone()
+    tied = TiedEmbedding(model.embedding)
+    gradient(model, lambda: model.ours(tied))
+    tied.keep_room()
+
+    assert_close(gradient(model, lambda: torch.stack([model.ours(tied), 2 * model.ours(tied)]).sum(0)), wanted)
+
+
 def test_what_was_left_is_taken_once():
-    left = LeftGradient()
+    left = LeftGradient(TiedEmbedding(Tied().embedding))
     left.leave(torch.ones(2))
     left.leave(torch.ones(2))
 
