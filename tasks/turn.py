@@ -51,7 +51,8 @@ def own_turn(wait: Callable[[str], None] | None = None, place: Path = TURN, who:
                     " wait until it ends, then run the same command again"
                 )
             wait(f"waiting until the {holder} of process {process} has ended")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _lock(file):  # a wait in the kernel hears no Ctrl-C where polars handles it
+                time.sleep(_LOOK)
         file.truncate(0)
         file.write(f"{os.getpid()} {who}")
         file.flush()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -288,6 +289,7 @@ def test_by_hand_one_can_wait_too(here: Workspace) -> None:
         waiting = here.start("retrain", "--wait")
         assert waiting.stderr is not None
         assert waiting.stderr.readline() == f"waiting until the run of process {holder} has ended\n"
+        time.sleep(0.5)  # until it waits
         waiting.send_signal(signal.SIGINT)
         waiting.communicate()
 

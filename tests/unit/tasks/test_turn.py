@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -65,6 +67,30 @@ def test_who_waits_says_for_whom_and_then_has_the_turn(other):
         said += waiting.stdout.readlines()
 
     assert said == [f"waiting until the run of process {other.pid} has ended\n", "mine\n"]
+
+
+WAITING = """
+import signal
+from tasks.turn import own_turn
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import polars  # whose handler has the system go on with what it interrupts
+
+with own_turn(wait=print):
+    pass
+"""
+
+
+def test_ctrl_c_ends_the_wait(other):
+    command = [sys.executable, "-uc", WAITING]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as waiting:
+        waiting.stdout.readline()
+        time.sleep(0.5)  # until it waits
+        waiting.send_signal(signal.SIGINT)
+        try:
+            assert waiting.wait(timeout=30) == -signal.SIGINT
+        finally:
+            waiting.kill()
 
 
 @pytest.mark.parametrize(("own", "said"), [("wait=print", 0), ("who=INGEST", 1)])
