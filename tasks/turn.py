@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from amopo_core.locks import LOOK, lock, wait_for_lock
 from tasks.errors import OutsideError
 
 TURN = Path(".amopo/turn")
@@ -19,8 +20,6 @@ INGEST = "amopo ingest"
 _held: dict[Path, TextIO] = {}
 """The files that this process holds."""
 _UNKNOWN = "unknown"
-_LOOK = 0.1
-"""Time between two looks at a turn that is about to change hands [seconds]."""
 
 
 class Taken(OutsideError):
@@ -41,9 +40,9 @@ def own_turn(wait: Callable[[str], None] | None = None, place: Path = TURN, who:
     """
     place.parent.mkdir(exist_ok=True)
     with place.open("a+", encoding="utf-8") as file:
-        if not _lock(file):
+        if not lock(file):
             _wait_for_ingest(file, wait or _say)
-        if not _lock(file):
+        if not lock(file):
             process, holder = _holder(file)
             if wait is None:
                 raise Taken(
@@ -51,8 +50,7 @@ def own_turn(wait: Callable[[str], None] | None = None, place: Path = TURN, who:
                     " wait until it ends, then run the same command again"
                 )
             wait(f"waiting until the {holder} of process {process} has ended")
-            while not _lock(file):  # a wait in the kernel hears no Ctrl-C where polars handles it
-                time.sleep(_LOOK)
+            wait_for_lock(file)
         file.truncate(0)
         file.write(f"{os.getpid()} {who}")
         file.flush()
@@ -75,18 +73,10 @@ def _let_go(place: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _wait_for_ingest(file: TextIO, say: Callable[[str], None]) -> None:
     """Come back when the file is locked by this process, or held by anything but an ingest."""
     is_said, nameless = False, 50
-    while not _lock(file):
+    while not lock(file):
         process, holder = _holder(file)
         if process == _UNKNOWN and nameless:  # it changes hands at this moment
             nameless -= 1
@@ -95,7 +85,7 @@ def _wait_for_ingest(file: TextIO, say: Callable[[str], None]) -> None:
         elif not is_said:
             say(f"waiting until the {holder} of process {process} has ended")
             is_said = True
-        time.sleep(_LOOK)
+        time.sleep(LOOK)
 
 
 def _holder(file: TextIO) -> tuple[str, str]:

@@ -6,7 +6,6 @@ import fcntl
 import json
 import shutil
 import sys
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ import amopo_core
 from amopo_core.atomic import write_json
 from amopo_core.config import Params
 from amopo_core.errors import UserError
+from amopo_core.locks import lock, wait_for_lock
 from amopo_core.training.launch import Launch
 
 RUNS = Path(".amopo/checkpoints")
@@ -27,8 +27,6 @@ COMPLETE = "complete"
 """Name of the file that a checkpoint gets last: a folder without it was torn by a crash."""
 
 _LOCK = "lock"
-_LOOK = 0.1
-"""Time between two looks at a lock [seconds]."""
 _SIZES = "sizes"
 """Key of the mark: bytes of each file, by its name."""
 _PUBLISHED = "published"
@@ -119,19 +117,9 @@ def at_work(run: Path) -> TextIO:
 def wait_until_free(run: Path) -> None:
     """Wait for the ranks of an earlier stage, which save and end where it was killed."""
     with (run / _LOCK).open("a", encoding="utf-8") as file:
-        if _is_free(file):
-            return
-        sys.stderr.write(f"train: ranks are still at work in {run}; waiting for their end\n")
-        while not _is_free(file):  # a wait in the kernel hears no Ctrl-C where polars handles it
-            time.sleep(_LOOK)
-
-
-def _is_free(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        if not lock(file):
+            sys.stderr.write(f"train: ranks are still at work in {run}; waiting for their end\n")
+            wait_for_lock(file)
 
 
 def is_run_folder(folder: Path) -> bool:
