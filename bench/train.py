@@ -31,7 +31,7 @@ from rich.console import Console
 from amopo_core.atomic import write_json
 from bench.training import report
 from bench.training.measured import PRODUCTS
-from bench.training.rounds import Result, in_one_process, in_own_processes
+from bench.training.rounds import Result, in_one_process, in_own_processes, in_turns
 from bench.training.task import Lengths, Shape, Task
 
 RESULTS = Path("bench/results/train.json")
@@ -43,7 +43,7 @@ PAIR_TOKENS = 1000
 PAIR_LENGTHS = Lengths((60, 60), (86, 86))
 PAIR_COUNTS = (1, 2, 4, 8)
 HEAD_STEPS = 3
-"""Timed steps a turn where two small differences are compared: most of them without memory's first touch."""
+"""Timed steps a round where two small differences are compared."""
 STORED = (1_000, 50_000)
 """Pairs of a data set on disk."""
 
@@ -133,11 +133,11 @@ def head(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     for precision in args.precision:
         sizes_there = args.vocabulary[:2]
         tasks = [
-            replace(make_task(args, kind, size, precision), steps=steps)
+            replace(make_task(args, kind, size, precision), steps=HEAD_STEPS * args.rounds)
             for size in sizes_there
-            for kind, steps in (("ours", HEAD_STEPS), (PRODUCTS, 1))
+            for kind in ("ours", PRODUCTS)
         ]
-        found += apart(args, tasks, args.rounds)
+        found += in_one_process(tasks, 1) if args.quick else in_turns(tasks)
     console.print(report.head_table(found))
     return {"head": [result.as_dict() for result in found]}
 

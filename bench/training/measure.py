@@ -1,7 +1,8 @@
 """One variant measured in one process: seconds of its steps, and its peak memory.
 
-Run as: python -m bench.training.measure TASK [TASK …], each a task as JSON; prints a line of JSON a task. Several tasks
-share the process, one after the other.
+Run as: python -m bench.training.measure [--in-turn] TASK [TASK …], each a task as JSON; prints a line of JSON a task.
+Several tasks share the process, one after the other. With --in-turn a line is printed before each timed step, which
+waits for a line on stdin.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from bench.training.measured import PRODUCTS, Measured
+from bench.training.measured import IN_TURN, MY_TURN, PRODUCTS, Measured
 from bench.training.products import product_seconds
 from bench.training.task import Task
 
@@ -31,34 +32,38 @@ MEGABYTE = 1e6
 
 
 class Steps(TrainerCallback):
-    """Notes when steps end, and looks at the memory from the first timed one on."""
+    """Times every step, and looks at the memory from the first timed one on."""
 
-    def __init__(self, device: str) -> None:
-        self.began = 0.0
-        self.ends: list[float] = []
-        self.device = device
+    def __init__(self, task: Task, my_turn: Callable[[], None]) -> None:
+        self.task = task
+        self.seconds: list[float] = []
+        """Of every step, the first one included."""
+        self._my_turn = my_turn
+        self._began = 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """The first step is about to begin."""
-        self.began = time.perf_counter()
+        self._began = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """A step is over, its gradients still there."""
-        if self.device != "cpu":
+        if not self.task.is_cpu:
             torch.cuda.synchronize()
-        if not self.ends:
-            forget_peak(self.device)
-        self.ends.append(time.perf_counter())
+        self.seconds.append(time.perf_counter() - self._began)
+        if len(self.seconds) == 1:
+            forget_peak(self.task.device)
+        self._my_turn()
+        self._began = time.perf_counter()
 
 
-def measure(task: Task) -> Measured:
-    """Train for the task's steps."""
+def measure(task: Task, my_turn: Callable[[], None]) -> Measured:
+    """Train for the task's steps. Each, and what comes after the last, begins when `my_turn` returns."""
     if task.is_cpu:
         torch.set_num_threads(task.threads)
     if task.variant == PRODUCTS:
-        return Measured(product_seconds(task))
+        return Measured(product_seconds(task, my_turn))
     module = importlib.import_module(f"bench.training.{MODULES[task.variant]}")
-    steps = Steps(task.device)
+    steps = Steps(task, my_turn)
     with TemporaryDirectory() as folder:
         trainer: Trainer = module.trainer(task, Path(folder))
         trainer.remove_callback(PrinterCallback)
@@ -69,13 +74,12 @@ def measure(task: Task) -> Measured:
     peak = peak_of(task.device)
     state = state_bytes(trainer)
     objective_seconds = getattr(getattr(trainer, "objective", None), "seconds", 0.0)
-    seconds = [stop - start for start, stop in zip(steps.ends, steps.ends[1:], strict=False)]
     found = Measured(
-        seconds=seconds,
+        seconds=steps.seconds[1:],
         peak_mb=(peak - before - state) / MEGABYTE,
         process_mb=peak / MEGABYTE,
         state_mb=state / MEGABYTE,
-        objective_share=objective_seconds / (steps.ends[-1] - steps.began),
+        objective_share=objective_seconds / sum(steps.seconds),
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         loss=float(trainer.accelerator.reduce(torch.tensor(output.training_loss, device=task.device), "mean")),
     )
@@ -122,12 +126,26 @@ def status_bytes(name: str) -> int:
     raise LookupError(name)
 
 
-def main(tasks: Sequence[str]) -> None:
+def at_once() -> None:
+    """Nobody else is at work."""
+
+
+def when_told() -> None:
+    """Wait until whoever started this process lets it go on."""
+    print(MY_TURN, flush=True)
+    if not sys.stdin.readline():
+        sys.exit("whoever gives the turns is gone")
+
+
+def main(arguments: Sequence[str]) -> None:
     """Measure each task and print what was found."""
     transformers_logging.set_verbosity_error()
-    for text in tasks:
+    my_turn = when_told if IN_TURN in arguments else at_once
+    for text in arguments:
+        if text == IN_TURN:
+            continue
         try:
-            found = measure(Task.of(json.loads(text)))
+            found = measure(Task.of(json.loads(text)), my_turn)
         except torch.OutOfMemoryError:
             found = Measured([], out_of_memory=True)
         if os.environ.get("RANK", "0") == "0":

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 PRODUCTS = "products"
 """Not a variant: what its output layer cannot do without."""
+IN_TURN = "--in-turn"
+"""Tells a process that others take steps between its own."""
+MY_TURN = "my turn?"
+"""What such a process asks before each."""
 
 
 @dataclass(frozen=True)

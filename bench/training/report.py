@@ -43,7 +43,7 @@ def steps_table(found: Sequence[Result]) -> Table:
 
 
 def head_table(found: Sequence[Result]) -> Table:
-    """What a larger vocabulary adds to our step, beside what it adds to the necessary products; medians over rounds."""
+    """What a larger vocabulary adds to our step, beside what it adds to the necessary products; medians over turns."""
     columns = ("what", "precision", "s / step more", "products alone", "ratio")
     table = _table("what the larger vocabulary costs: the step, and its output layer's matrix products alone", columns)
     for small, large in vocabulary_steps(found):
@@ -52,7 +52,7 @@ def head_table(found: Sequence[Result]) -> Table:
             continue
         more = [
             [last - first for first, last in zip(*each, strict=True)]
-            for each in ((small.by_round, large.by_round), (products[0].by_round, products[1].by_round))
+            for each in ((small.by_turn, large.by_turn), (products[0].by_turn, products[1].by_turn))
         ]
         ratio = median(step / alone for step, alone in zip(*more, strict=True))
         step, alone = map(median, more)

@@ -1,4 +1,8 @@
-"""Variants taken in turn, A B C A B C: each in a process of its own, or all in one that lives long."""
+"""Variants taken in turn, A B C A B C: each in a process of its own, or all in one that lives long.
+
+Where small differences matter the processes live side by side, and the turns are single steps: so what slows the
+machine down for minutes slows all alike.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from signal import SIGKILL
@@ -17,7 +22,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from amopo_core.training.launch import RANK_ENVIRONMENT
-from bench.training.measured import Measured
+from bench.training.measured import IN_TURN, MY_TURN, Measured
 from bench.training.task import Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,12 +41,12 @@ class Result:
     @property
     def seconds(self) -> float:
         """Median over all timed steps of all rounds; without end where the memory does not suffice."""
-        return median([seconds for found in self.rounds for seconds in found.seconds] or [math.inf])
+        return median(self.by_turn or [math.inf])
 
     @property
-    def by_round(self) -> list[float]:
-        """Median step of each round [seconds]."""
-        return [median(found.seconds) for found in self.rounds]
+    def by_turn(self) -> list[float]:
+        """Every step [seconds]."""
+        return [seconds for found in self.rounds for seconds in found.seconds]
 
     @property
     def pairs_per_second(self) -> float:
@@ -96,25 +101,66 @@ def in_one_process(tasks: Sequence[Task], rounds: int) -> list[Result]:
     return [Result(task, False, measured[place :: len(tasks)]) for place, task in enumerate(tasks)]
 
 
+def in_turns(tasks: Sequence[Task]) -> list[Result]:
+    """Every task in a process of its own, all at the same time, of which one is at work: a turn is a step."""
+    with ExitStack() as stack:
+        processes = []
+        for task in tasks:
+            process = stack.enter_context(_process([task], ["-m", MEASURE, IN_TURN, json.dumps(task.as_dict())]))
+            processes.append(process)
+            _answer(process)
+        turns = min(task.steps for task in tasks)
+        for number in range(turns):
+            seconds = []
+            for process in processes:
+                started = time.perf_counter()
+                _answer(process, go_on=True)
+                seconds.append(f"{time.perf_counter() - started:.2f}")
+            print(f"{time.strftime('%H:%M:%S')} turn {number + 1} of {turns}: {', '.join(seconds)} s", flush=True)
+        found = [Measured(**json.loads(_answer(process, go_on=True))) for process in processes]
+    for task, measured in zip(tasks, found, strict=True):
+        say(task, measured, "in turns", f", {measured.peak_mb:,.0f} MB")
+    return [Result(task, True, [measured]) for task, measured in zip(tasks, found, strict=True)]
+
+
 def run(tasks: Sequence[Task]) -> Iterator[Measured]:
     """Measure the tasks in one new process, or in two ranks, and give each as it ends.
 
     Where the process fails, this one ends and shows what it said.
     """
     launcher = TWO_RANKS if tasks[0].ranks > 1 else ()
-    command = [sys.executable, *launcher, "-m", MEASURE, *(json.dumps(task.as_dict()) for task in tasks)]
+    arguments = [json.dumps(task.as_dict()) for task in tasks]
+    with _process(tasks, [*launcher, "-m", MEASURE, *arguments]) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{"):
+                yield Measured(**json.loads(line))
+
+
+@contextmanager
+def _process(tasks: Sequence[Task], arguments: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that measures the tasks; where it fails, this one ends and shows what it said."""
     environment = os.environ | {"OMP_NUM_THREADS": str(tasks[0].threads), "PYTHONPATH": _path()}
     if all(task.variant == "ours" for task in tasks):
         environment |= RANK_ENVIRONMENT  # as the stage `train` starts it; the others as their users do
     with (
         TemporaryFile("w+") as said,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True) as process,
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as process,
     ):
-        assert process.stdout is not None
         try:
-            for line in process.stdout:
-                if line.startswith("{"):
-                    yield Measured(**json.loads(line))
+            yield process
+        except ChildProcessError:
+            if process.poll() in (None, 0):
+                process.kill()
+                raise
         except BaseException:
             process.kill()
             raise
@@ -126,6 +172,19 @@ def run(tasks: Sequence[Task]) -> Iterator[Measured]:
         if process.returncode:
             said.seek(0)
             sys.exit(f"{tasks[0].variant} ended with {process.returncode}\n{said.read()[-3000:]}")
+
+
+def _answer(process: subprocess.Popen[str], *, go_on: bool = False) -> str:
+    """What a process that takes turns says next: that it waits, or what it measured."""
+    assert process.stdin is not None and process.stdout is not None
+    if go_on:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for line in process.stdout:
+        if line.startswith((MY_TURN, "{")):
+            return line
+    process.wait()
+    raise ChildProcessError
 
 
 def say(task: Task, measured: Measured, where: str, memory: str = "") -> None:
