@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -33,9 +33,9 @@ CPU_TILE = (1024, 1152)
 DEVICE_TILE = (8192, 8192)
 """Words and positions of a tile that keeps an accelerator busy."""
 LOG2_E = 1 / math.log(2)
-KEPT_WEIGHTS = 3
-"""Numbers kept of the tiles, for each of the weight: as many as training it takes anyway, its gradient and AdamW's two
-moments. The other tiles are made again."""
+KEPT_WEIGHTS = 4
+"""Numbers kept of the tiles, for each of the weight: as many as training takes anyway, the weight, its gradient and
+AdamW's two moments. The other tiles are made again."""
 PLAIN_RANGE = 100.0
 """Powers of 2 up to which sums need no shift: far from where float32 and bfloat16 overflow and grow coarse."""
 
@@ -138,6 +138,7 @@ class _Layer:
         )
         self._tile_size = min(tile[0], len(weight_VH)) * min(tile[1], len(hidden_MH))
         self._by_onednn = by_onednn(hidden_MH, weight_VH)
+        self._hidden = self._by_place(hidden_MH)
         self._rooms: dict[torch.dtype, Tensor] = {}
         self.kept: dict[tuple[int, int], Tensor] = {}
         """Powers of tiles, which need no shift, by the numbers of their words and places."""
@@ -171,17 +172,19 @@ class _Layer:
         share_MH = (self.hidden_MH * share_M[:, None]).to(self.hidden_MH.dtype)
         grad_VH = torch.zeros_like(self.weight_VH) if gathered_VH is None else gathered_VH
         grad_V = None if self.bias_V is None else grad_M.new_zeros(len(self.bias_V))
-        targets = [self._targets(places, target_M) for places in self.places]
+        starts = self._by_place(None if shift_M is None else -shift_M)
+        shares, shares_H = self._by_place(share_M), self._by_place(share_MH)
+        targets, at_targets = self._targets(target_M), self._by_place(at_target_M)
         for number, words in enumerate(self.words):
             sum_vH = grad_VH[words].to(self.wide)
-            for place, (places, targets_m) in enumerate(zip(self.places, targets, strict=True)):
+            for place, start_m in enumerate(starts):
                 powers = self.kept.pop((number, place), None)
                 if powers is None:
-                    powers = self._logits(words, places, None if shift_M is None else -shift_M[places]).exp2_()
-                targets_m.put(powers, number, at_target_M[places])
+                    powers = self._logits(words, place, start_m).exp2_()
+                targets[place].put(powers, number, at_targets[place])
                 if grad_V is not None:
-                    grad_V[words] -= powers @ share_M[places].to(powers.dtype)
-                _subtract_product(sum_vH, self._narrow(powers), share_MH[places])
+                    grad_V[words] -= powers @ shares[place].to(powers.dtype)
+                _subtract_product(sum_vH, self._narrow(powers), shares_H[place])
             if sum_vH.dtype != grad_VH.dtype:
                 grad_VH[words] = sum_vH
         return grad_VH, None if grad_V is None or self.bias_V is None else grad_V.to(self.bias_V.dtype)
@@ -192,37 +195,49 @@ class _Layer:
         The target's power is kept out of the sums: what is next to it would be lost beside a likely token's.
         """
         nothing_M = self.hidden_MH.new_zeros(len(self.hidden_MH), dtype=self.wide)
-        total_M, logit_M = nothing_M.clone(), nothing_M.clone()
-        shift_M = torch.full_like(nothing_M, -torch.inf) if shifted else nothing_M
+        total_M, shift_M = nothing_M.clone(), torch.full_like(nothing_M, -torch.inf) if shifted else nothing_M
         pull_MH = self._no_pull() if with_others else None
-        targets = [self._targets(places, target_M) for places in self.places]
+        nothings, totals, shifts = map(self._by_place, (nothing_M, total_M, shift_M))
+        pulls, targets = self._by_place(pull_MH), self._targets(target_M)
         for number, words in enumerate(self.words):
             keeps = words.stop <= self._kept_words and not shifted
             weight_vH = None if pull_MH is None else self._pulling(words)
-            for place, (places, targets_m) in enumerate(zip(self.places, targets, strict=True)):
-                pull_mH = None if pull_MH is None else pull_MH[places]
-                logits = self._logits(words, places, nothing_M[places] if shifted else None, keeps=keeps)
-                targets_m.take(logits, number, logit_M[places])
+            for place, (nothing_m, total_m, shift_m, pull_mH) in enumerate(
+                zip(nothings, totals, shifts, pulls, strict=True)
+            ):
+                powers = self._logits(words, place, nothing_m if shifted else None, keeps=keeps)
                 if shifted:
-                    highest = torch.maximum(shift_M[places], logits.amax(0))
-                    shrink = (shift_M[places] - highest).exp2_().nan_to_num_(0.0)  # nothing yet: -inf less -inf
-                    total_M[places] *= shrink
+                    highest = torch.maximum(shift_m, powers.amax(0))
+                    shrink = (shift_m - highest).exp2_().nan_to_num_(0.0)  # nothing yet: -inf less -inf
+                    total_m *= shrink
                     if pull_mH is not None:
                         pull_mH *= shrink[:, None]
-                    logits -= highest.clamp(min=torch.finfo(self.wide).min)
-                    shift_M[places] = highest
-                powers = logits.exp2_()
-                targets_m.put(powers, number, nothing_M[places])
-                total_M[places] += powers.sum(0)
+                    powers -= highest.clamp(min=torch.finfo(self.wide).min)
+                    shift_m.copy_(highest)
+                powers.exp2_()
+                targets[place].put(powers, number, nothing_m)
+                total_m += powers.sum(0)
                 if pull_mH is not None and weight_vH is not None:
                     _subtract_product(pull_mH, self._narrow(powers).t(), weight_vH)
                 if keeps:
                     self.kept[number, place] = powers
-        others_M = shift_M + total_M.log2()
+        logit_M, others_M = self._target_logits(target_M), shift_M + total_M.log2()
         lse_M = torch.logaddexp2(logit_M, others_M)
         if pull_MH is not None:
             pull_MH /= -(lse_M - shift_M).exp2()[:, None]
         return F.logsigmoid((logit_M - others_M) / LOG2_E), lse_M, pull_MH
+
+    def _target_logits(self, target_M: Tensor) -> Tensor:
+        """Shape (M,)."""
+        logit_M = torch.cat(
+            [
+                (hidden_mH.to(self.wide) * self.weight_VH[target_m]).sum(-1)
+                for hidden_mH, target_m in zip(self._hidden, self._by_place(target_M), strict=True)
+            ]
+        )
+        if self.bias_V is not None:
+            logit_M += self.bias_V[target_M]
+        return logit_M.mul_(LOG2_E)
 
     def _pulling(self, words: slice) -> Tensor:
         """Weights of a tile as the product with its powers wants them; made so once for all positions."""
@@ -244,17 +259,25 @@ class _Layer:
         far_M = self._far(lse_M)
         return lse_M.where(far_M, 0.0) if far_M.any() else None
 
-    def _targets(self, places: slice, target_M: Tensor) -> _Targets | _SortedTargets:
+    def _targets(self, target_M: Tensor) -> Sequence[_Targets | _SortedTargets]:
         kind = _SortedTargets if target_M.device.type == "cpu" else _Targets
-        return kind(self.words, target_M[places])
+        return [kind(self.words, target_m) for target_m in self._by_place(target_M)]
 
-    def _logits(self, words: slice, places: slice, start: Tensor | None, *, keeps: bool = False) -> Tensor:
+    @overload
+    def _by_place(self, whole: Tensor) -> list[Tensor]: ...
+    @overload
+    def _by_place(self, whole: Tensor | None) -> Sequence[Tensor | None]: ...
+    def _by_place(self, whole: Tensor | None) -> Sequence[Tensor | None]:
+        """The parts of what has a row for each position that tiles go by; of nothing, nothing for each."""
+        return [None if whole is None else whole[places] for places in self.places]
+
+    def _logits(self, words: slice, place: int, start: Tensor | None, *, keeps: bool = False) -> Tensor:
         """Start + logits of a tile, until the next is made or, kept, for good; without a start perhaps not wide."""
-        weight, hidden = self.weight_VH[words], self.hidden_MH[places].t()
+        weight, hidden = self.weight_VH[words], self._hidden[place].t()
         shape = (len(weight), hidden.shape[1])
         room = self._own_room if keeps else self._room
         if self._by_onednn:
-            logits = product(weight, self._scaled_MH[places])
+            logits = product(weight, self._scaled[place])
             if start is not None:
                 logits += start
         elif self.wide == hidden.dtype:
@@ -276,8 +299,8 @@ class _Layer:
         return logits
 
     @cached_property
-    def _scaled_MH(self) -> Tensor:
-        return self.hidden_MH * LOG2_E
+    def _scaled(self) -> list[Tensor]:
+        return self._by_place(self.hidden_MH * LOG2_E)
 
     def _no_pull(self) -> Tensor:
         """Zeros, shape (M, H), that lie as the products that are added to them do."""
@@ -308,19 +331,11 @@ class _Targets:
     def __init__(self, words: Sequence[slice], target_m: Tensor) -> None:
         self.words, self.target_m = words, target_m
 
-    def take(self, tile: Tensor, number: int, into_m: Tensor) -> None:
-        """What the tile of that number holds at the targets."""
-        held_m, row_1m = self._rows(tile, number)
-        into_m.copy_(torch.where(held_m, tile.gather(0, row_1m)[0], into_m))
-
     def put(self, tile: Tensor, number: int, value_m: Tensor) -> None:
         """Values in place of what the tile of that number holds at the targets."""
-        held_m, row_1m = self._rows(tile, number)
-        tile.scatter_(0, row_1m, torch.where(held_m, value_m.to(tile.dtype), tile.gather(0, row_1m)))
-
-    def _rows(self, tile: Tensor, number: int) -> tuple[Tensor, Tensor]:
         word_m = self.target_m - self.words[number].start
-        return (word_m >= 0) & (word_m < len(tile)), word_m.clamp(0, len(tile) - 1)[None]
+        held_m, row_1m = (word_m >= 0) & (word_m < len(tile)), word_m.clamp(0, len(tile) - 1)[None]
+        tile.scatter_(0, row_1m, torch.where(held_m, value_m.to(tile.dtype), tile.gather(0, row_1m)))
 
 
 class _SortedTargets:
@@ -332,19 +347,11 @@ class _SortedTargets:
         self.word_m = sorted_m - starts[torch.searchsorted(starts, sorted_m, right=True) - 1]
         self.bounds = [*torch.searchsorted(sorted_m, starts).tolist(), len(sorted_m)]
 
-    def take(self, tile: Tensor, number: int, into_m: Tensor) -> None:
-        """What the tile of that number holds at the targets."""
-        word, place = self._found(number)
-        into_m[place] = tile[word, place].to(into_m.dtype)
-
     def put(self, tile: Tensor, number: int, value_m: Tensor) -> None:
         """Values in place of what the tile of that number holds at the targets."""
-        word, place = self._found(number)
-        tile[word, place] = value_m[place].to(tile.dtype)
-
-    def _found(self, number: int) -> tuple[Tensor, Tensor]:
         found = slice(self.bounds[number], self.bounds[number + 1])
-        return self.word_m[found], self.place_m[found]
+        place_m = self.place_m[found]
+        tile[self.word_m[found], place_m] = value_m[place_m].to(tile.dtype)
 
 
 def _subtract_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -31,6 +31,17 @@ MODULES = {"published": "published", "trl": "simpo", "ours": "ours"}
 MEGABYTE = 1e6
 
 
+def at_once() -> None:
+    """Nobody else is at work."""
+
+
+def when_told() -> None:
+    """Wait until whoever started this process lets it go on."""
+    print(MY_TURN, flush=True)
+    if not sys.stdin.readline():
+        sys.exit("whoever gives the turns is gone")
+
+
 class Steps(TrainerCallback):
     """Times every step, and looks at the memory from the first timed one on."""
 
@@ -56,7 +67,7 @@ class Steps(TrainerCallback):
         self._began = time.perf_counter()
 
 
-def measure(task: Task, my_turn: Callable[[], None]) -> Measured:
+def measure(task: Task, my_turn: Callable[[], None] = at_once) -> Measured:
     """Train for the task's steps. Each, and what comes after the last, begins when `my_turn` returns."""
     if task.is_cpu:
         torch.set_num_threads(task.threads)
@@ -124,17 +135,6 @@ def status_bytes(name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise LookupError(name)
-
-
-def at_once() -> None:
-    """Nobody else is at work."""
-
-
-def when_told() -> None:
-    """Wait until whoever started this process lets it go on."""
-    print(MY_TURN, flush=True)
-    if not sys.stdin.readline():
-        sys.exit("whoever gives the turns is gone")
 
 
 def main(arguments: Sequence[str]) -> None:
