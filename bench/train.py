@@ -8,7 +8,8 @@ Examples:
 The policy is a Qwen2 of random weights, the pairs are random tokens: prompts of 60 to 700, responses of 50 to 500, 4
 views. All variants train the same weights on the same pairs, the same number of them an optimizer step, each through
 its own transformers.Trainer; a step's time is everything between the ends of two steps. Variants take turns, each in a
-process of its own; then again in one process for all.
+process of its own; then again in one process for all. Part head compares two small differences: its processes live side
+by side and take single steps in turn, three for each of --rounds.
 
 Parts: steps (the variants), head (what a larger vocabulary costs our step, beside its output layer's products), memory
 (by tokens of a micro-batch, and by size of the data set), ranks (two gloo ranks of one thread against one rank).
@@ -43,7 +44,7 @@ PAIR_TOKENS = 1000
 PAIR_LENGTHS = Lengths((60, 60), (86, 86))
 PAIR_COUNTS = (1, 2, 4, 8)
 HEAD_STEPS = 3
-"""Timed steps a round where two small differences are compared."""
+"""Turns of a step each that part `head` takes for each of the rounds asked for."""
 STORED = (1_000, 50_000)
 """Pairs of a data set on disk."""
 

@@ -202,9 +202,8 @@ class _Layer:
         for number, words in enumerate(self.words):
             keeps = words.stop <= self._kept_words and not shifted
             weight_vH = None if pull_MH is None else self._pulling(words)
-            for place, (nothing_m, total_m, shift_m, pull_mH) in enumerate(
-                zip(nothings, totals, shifts, pulls, strict=True)
-            ):
+            parts = zip(targets, nothings, totals, shifts, pulls, strict=True)
+            for place, (targets_m, nothing_m, total_m, shift_m, pull_mH) in enumerate(parts):
                 powers = self._logits(words, place, nothing_m if shifted else None, keeps=keeps)
                 if shifted:
                     highest = torch.maximum(shift_m, powers.amax(0))
@@ -215,7 +214,7 @@ class _Layer:
                     powers -= highest.clamp(min=torch.finfo(self.wide).min)
                     shift_m.copy_(highest)
                 powers.exp2_()
-                targets[place].put(powers, number, nothing_m)
+                targets_m.put(powers, number, nothing_m)
                 total_m += powers.sum(0)
                 if pull_mH is not None and weight_vH is not None:
                     _subtract_product(pull_mH, self._narrow(powers).t(), weight_vH)
@@ -228,7 +227,7 @@ class _Layer:
         return F.logsigmoid((logit_M - others_M) / LOG2_E), lse_M, pull_MH
 
     def _target_logits(self, target_M: Tensor) -> Tensor:
-        """Shape (M,)."""
+        """Wide, where a tile may hold them rounded; shape (M,)."""
         logit_M = torch.cat(
             [
                 (hidden_mH.to(self.wide) * self.weight_VH[target_m]).sum(-1)

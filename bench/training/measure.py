@@ -1,8 +1,8 @@
 """One variant measured in one process: seconds of its steps, and its peak memory.
 
 Run as: python -m bench.training.measure [--in-turn] TASK [TASK …], each a task as JSON; prints a line of JSON a task.
-Several tasks share the process, one after the other. With --in-turn a line is printed before each timed step, which
-waits for a line on stdin.
+Several tasks share the process, one after the other. With --in-turn each timed step, and the end, is asked for by a
+line and waits for one on stdin.
 """
 
 from __future__ import annotations

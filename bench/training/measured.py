@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PRODUCTS = "products"
-"""Not a variant: what its output layer cannot do without."""
+"""Not a variant: the matrix products of the output layer alone."""
 IN_TURN = "--in-turn"
 """Tells a process that others take steps between its own."""
 MY_TURN = "my turn?"
-"""What such a process asks before each."""
+"""What such a process asks before each of its timed steps, and before its end."""
 
 
 @dataclass(frozen=True)

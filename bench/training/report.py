@@ -52,7 +52,7 @@ def head_table(found: Sequence[Result]) -> Table:
             continue
         more = [
             [last - first for first, last in zip(*each, strict=True)]
-            for each in ((small.by_turn, large.by_turn), (products[0].by_turn, products[1].by_turn))
+            for each in ((small.every_step, large.every_step), (products[0].every_step, products[1].every_step))
         ]
         ratio = median(step / alone for step, alone in zip(*more, strict=True))
         step, alone = map(median, more)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from signal import SIGKILL
@@ -41,11 +41,11 @@ class Result:
     @property
     def seconds(self) -> float:
         """Median over all timed steps of all rounds; without end where the memory does not suffice."""
-        return median(self.by_turn or [math.inf])
+        return median(self.every_step or [math.inf])
 
     @property
-    def by_turn(self) -> list[float]:
-        """Every step [seconds]."""
+    def every_step(self) -> list[float]:
+        """Seconds of each, round after round."""
         return [seconds for found in self.rounds for seconds in found.seconds]
 
     @property
@@ -102,22 +102,29 @@ def in_one_process(tasks: Sequence[Task], rounds: int) -> list[Result]:
 
 
 def in_turns(tasks: Sequence[Task]) -> list[Result]:
-    """Every task in a process of its own, all at the same time, of which one is at work: a turn is a step."""
+    """Every task in a process of its own, all at the same time, of which one is at work: a turn is a step.
+
+    All tasks have as many steps.
+    """
     with ExitStack() as stack:
         processes = []
         for task in tasks:
             process = stack.enter_context(_process([task], ["-m", MEASURE, IN_TURN, json.dumps(task.as_dict())]))
             processes.append(process)
-            _answer(process)
-        turns = min(task.steps for task in tasks)
+            _said(process, MY_TURN)
+        turns = tasks[0].steps
         for number in range(turns):
             seconds = []
             for process in processes:
                 started = time.perf_counter()
-                _answer(process, go_on=True)
+                _let_go(process)
+                _said(process, MY_TURN)
                 seconds.append(f"{time.perf_counter() - started:.2f}")
             print(f"{time.strftime('%H:%M:%S')} turn {number + 1} of {turns}: {', '.join(seconds)} s", flush=True)
-        found = [Measured(**json.loads(_answer(process, go_on=True))) for process in processes]
+        found = []
+        for process in processes:
+            _let_go(process)
+            found.append(Measured(**json.loads(_said(process, "{"))))
     for task, measured in zip(tasks, found, strict=True):
         say(task, measured, "in turns", f", {measured.peak_mb:,.0f} MB")
     return [Result(task, True, [measured]) for task, measured in zip(tasks, found, strict=True)]
@@ -149,7 +156,7 @@ def _process(tasks: Sequence[Task], arguments: Sequence[str]) -> Iterator[subpro
             [sys.executable, *arguments],
             cwd=ROOT,
             env=environment,
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE if IN_TURN in arguments else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,
@@ -174,17 +181,21 @@ def _process(tasks: Sequence[Task], arguments: Sequence[str]) -> Iterator[subpro
             sys.exit(f"{tasks[0].variant} ended with {process.returncode}\n{said.read()[-3000:]}")
 
 
-def _answer(process: subprocess.Popen[str], *, go_on: bool = False) -> str:
-    """What a process that takes turns says next: that it waits, or what it measured."""
-    assert process.stdin is not None and process.stdout is not None
-    if go_on:
-        process.stdin.write("\n")
-        process.stdin.flush()
+def _let_go(process: subprocess.Popen[str]) -> None:
+    """Let a process that takes turns go on; whether it still can, shows in what it says."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        os.write(process.stdin.fileno(), b"\n")
+
+
+def _said(process: subprocess.Popen[str], beginning: str) -> str:
+    """The next line that begins so; ChildProcessError where none comes, once the process is gone."""
+    assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith((MY_TURN, "{")):
+        if line.startswith(beginning):
             return line
     process.wait()
-    raise ChildProcessError
+    raise ChildProcessError(f"a measuring process ended before it said {beginning!r}")
 
 
 def say(task: Task, measured: Measured, where: str, memory: str = "") -> None:

@@ -58,6 +58,17 @@ def test_by_hand():
     assert_close(found.exp(), torch.tensor([0.125, 0.25, 0.625], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_the_targets_logit_is_not_rounded_as_a_tile_is(bias):
+    """-8 - 1/32 lies between two numbers of bfloat16, 1/16 apart."""
+    hidden, weight = torch.ones(1, 2, dtype=torch.bfloat16), torch.tensor([[-8, -1 / 32], [0, 0]], dtype=torch.bfloat16)
+    logit = -8 - 1 / 32 + bias
+
+    found = target_logps(hidden, weight, torch.tensor([0]), torch.tensor([bias, 0], dtype=torch.bfloat16))
+
+    assert float(found) == pytest.approx(logit - math.log1p(math.exp(logit)), abs=1e-5)
+
+
 def test_gradient_by_hand():
     """Of log p_1 with respect to the logits: one-hot less the probabilities."""
     weight = torch.tensor([[0.0], [math.log(2)], [math.log(5)]], dtype=torch.float64, requires_grad=True)
