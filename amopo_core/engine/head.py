@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,7 +138,6 @@ class _Layer:
         )
         self._tile_size = min(tile[0], len(weight_VH)) * min(tile[1], len(hidden_MH))
         self._by_onednn = by_onednn(hidden_MH, weight_VH)
-        self._hidden = self._by_place(hidden_MH)
         self._rooms: dict[torch.dtype, Tensor] = {}
         self.kept: dict[tuple[int, int], Tensor] = {}
         """Powers of tiles, which need no shift, by the numbers of their words and places."""
@@ -172,19 +171,17 @@ class _Layer:
         share_MH = (self.hidden_MH * share_M[:, None]).to(self.hidden_MH.dtype)
         grad_VH = torch.zeros_like(self.weight_VH) if gathered_VH is None else gathered_VH
         grad_V = None if self.bias_V is None else grad_M.new_zeros(len(self.bias_V))
-        starts = self._by_place(None if shift_M is None else -shift_M)
-        shares, shares_H = self._by_place(share_M), self._by_place(share_MH)
-        targets, at_targets = self._targets(target_M), self._by_place(at_target_M)
+        targets = [self._targets(places, target_M) for places in self.places]
         for number, words in enumerate(self.words):
             sum_vH = grad_VH[words].to(self.wide)
-            for place, start_m in enumerate(starts):
+            for place, (places, targets_m) in enumerate(zip(self.places, targets, strict=True)):
                 powers = self.kept.pop((number, place), None)
                 if powers is None:
-                    powers = self._logits(words, place, start_m).exp2_()
-                targets[place].put(powers, number, at_targets[place])
+                    powers = self._logits(words, places, None if shift_M is None else -shift_M[places]).exp2_()
+                targets_m.put(powers, number, at_target_M[places])
                 if grad_V is not None:
-                    grad_V[words] -= powers @ shares[place].to(powers.dtype)
-                _subtract_product(sum_vH, self._narrow(powers), shares_H[place])
+                    grad_V[words] -= powers @ share_M[places].to(powers.dtype)
+                _subtract_product(sum_vH, self._narrow(powers), share_MH[places])
             if sum_vH.dtype != grad_VH.dtype:
                 grad_VH[words] = sum_vH
         return grad_VH, None if grad_V is None or self.bias_V is None else grad_V.to(self.bias_V.dtype)
@@ -195,27 +192,27 @@ class _Layer:
         The target's power is kept out of the sums: what is next to it would be lost beside a likely token's.
         """
         nothing_M = self.hidden_MH.new_zeros(len(self.hidden_MH), dtype=self.wide)
-        total_M, shift_M = nothing_M.clone(), torch.full_like(nothing_M, -torch.inf) if shifted else nothing_M
+        total_M = nothing_M.clone()
+        shift_M = torch.full_like(nothing_M, -torch.inf) if shifted else nothing_M
         pull_MH = self._no_pull() if with_others else None
-        nothings, totals, shifts = map(self._by_place, (nothing_M, total_M, shift_M))
-        pulls, targets = self._by_place(pull_MH), self._targets(target_M)
+        targets = [self._targets(places, target_M) for places in self.places]
         for number, words in enumerate(self.words):
             keeps = words.stop <= self._kept_words and not shifted
             weight_vH = None if pull_MH is None else self._pulling(words)
-            parts = zip(targets, nothings, totals, shifts, pulls, strict=True)
-            for place, (targets_m, nothing_m, total_m, shift_m, pull_mH) in enumerate(parts):
-                powers = self._logits(words, place, nothing_m if shifted else None, keeps=keeps)
+            for place, (places, targets_m) in enumerate(zip(self.places, targets, strict=True)):
+                pull_mH = None if pull_MH is None else pull_MH[places]
+                logits = self._logits(words, places, nothing_M[places] if shifted else None, keeps=keeps)
                 if shifted:
-                    highest = torch.maximum(shift_m, powers.amax(0))
-                    shrink = (shift_m - highest).exp2_().nan_to_num_(0.0)  # nothing yet: -inf less -inf
-                    total_m *= shrink
+                    highest = torch.maximum(shift_M[places], logits.amax(0))
+                    shrink = (shift_M[places] - highest).exp2_().nan_to_num_(0.0)  # nothing yet: -inf less -inf
+                    total_M[places] *= shrink
                     if pull_mH is not None:
                         pull_mH *= shrink[:, None]
-                    powers -= highest.clamp(min=torch.finfo(self.wide).min)
-                    shift_m.copy_(highest)
-                powers.exp2_()
-                targets_m.put(powers, number, nothing_m)
-                total_m += powers.sum(0)
+                    logits -= highest.clamp(min=torch.finfo(self.wide).min)
+                    shift_M[places] = highest
+                powers = logits.exp2_()
+                targets_m.put(powers, number, nothing_M[places])
+                total_M[places] += powers.sum(0)
                 if pull_mH is not None and weight_vH is not None:
                     _subtract_product(pull_mH, self._narrow(powers).t(), weight_vH)
                 if keeps:
@@ -230,8 +227,8 @@ class _Layer:
         """Wide, where a tile may hold them rounded; shape (M,)."""
         logit_M = torch.cat(
             [
-                (hidden_mH.to(self.wide) * self.weight_VH[target_m]).sum(-1)
-                for hidden_mH, target_m in zip(self._hidden, self._by_place(target_M), strict=True)
+                (self.hidden_MH[places].to(self.wide) * self.weight_VH[target_M[places]]).sum(-1)
+                for places in self.places
             ]
         )
         if self.bias_V is not None:
@@ -258,25 +255,17 @@ class _Layer:
         far_M = self._far(lse_M)
         return lse_M.where(far_M, 0.0) if far_M.any() else None
 
-    def _targets(self, target_M: Tensor) -> Sequence[_Targets | _SortedTargets]:
+    def _targets(self, places: slice, target_M: Tensor) -> _Targets | _SortedTargets:
         kind = _SortedTargets if target_M.device.type == "cpu" else _Targets
-        return [kind(self.words, target_m) for target_m in self._by_place(target_M)]
+        return kind(self.words, target_M[places])
 
-    @overload
-    def _by_place(self, whole: Tensor) -> list[Tensor]: ...
-    @overload
-    def _by_place(self, whole: Tensor | None) -> Sequence[Tensor | None]: ...
-    def _by_place(self, whole: Tensor | None) -> Sequence[Tensor | None]:
-        """The parts of what has a row for each position that tiles go by; of nothing, nothing for each."""
-        return [None if whole is None else whole[places] for places in self.places]
-
-    def _logits(self, words: slice, place: int, start: Tensor | None, *, keeps: bool = False) -> Tensor:
+    def _logits(self, words: slice, places: slice, start: Tensor | None, *, keeps: bool = False) -> Tensor:
         """Start + logits of a tile, until the next is made or, kept, for good; without a start perhaps not wide."""
-        weight, hidden = self.weight_VH[words], self._hidden[place].t()
+        weight, hidden = self.weight_VH[words], self.hidden_MH[places].t()
         shape = (len(weight), hidden.shape[1])
         room = self._own_room if keeps else self._room
         if self._by_onednn:
-            logits = product(weight, self._scaled[place])
+            logits = product(weight, self._scaled_MH[places])
             if start is not None:
                 logits += start
         elif self.wide == hidden.dtype:
@@ -298,8 +287,8 @@ class _Layer:
         return logits
 
     @cached_property
-    def _scaled(self) -> list[Tensor]:
-        return self._by_place(self.hidden_MH * LOG2_E)
+    def _scaled_MH(self) -> Tensor:
+        return self.hidden_MH * LOG2_E
 
     def _no_pull(self) -> Tensor:
         """Zeros, shape (M, H), that lie as the products that are added to them do."""
