@@ -34,14 +34,16 @@ BLOCK = 128
 class Pieces:
     """What `segment_attention` must know of a row, the same for every layer."""
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
+    def __init__(self, segments: Sequence[Segment], unread: Sequence[int] = ()) -> None:
+        """`unread`: of each segment, the tokens at its beginning whose outcome nobody reads; without, none."""
         self.lengths = [len(segment) for segment in segments]
+        self.unread = list(unread) or [0] * len(segments)
         self.paths = [_spans([*(segments[parent] for parent in each.parents), each]) for each in segments]
         """For each segment, the parts of the row that it sees, from the first to its own end."""
         self._masks: list[Tensor | None] = []
 
     def masks(self, like: Tensor) -> list[Tensor | None]:
-        """For each segment, what is added to its scores, shape (Q, K): 0 or -infinity; None: a root, plainly causal.
+        """For each segment, what is added to its scores, shape (Q, K): 0 or -infinity; None: a whole root, causal.
 
         Made once, in the precision and on the device of `like`: attention would make its own in every layer.
         """
@@ -50,11 +52,11 @@ class Pieces:
         return self._masks
 
     def _mask(self, number: int, like: Tensor) -> Tensor | None:
-        length = self.lengths[number]
-        before = sum(stop - start for start, stop in self.paths[number]) - length
+        length, unread = self.lengths[number], self.unread[number]
+        before = sum(stop - start for start, stop in self.paths[number]) - length + unread
         if not before:
             return None
-        return like.new_full((length, before + length), -torch.inf).triu(before + 1)
+        return like.new_full((length - unread, before + length - unread), -torch.inf).triu(before + 1)
 
 
 def segment_attention(
@@ -69,13 +71,16 @@ def segment_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one packed row, as transformers asks for it: (1, heads, T, size) -> (1, T, heads, size)."""
+    """Attention of one packed row, as transformers asks for it: (1, heads, T, size) -> (1, T, heads, size).
+
+    0 for the tokens that nobody reads.
+    """
     if query.is_cuda and query.shape[1] != key.shape[1]:  # its fused kernels take a mask or grouped heads, not both
         key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for states in (key, value))
     keys, values = (_Seen.apply(states, pieces.paths) for states in (key, value))  # type: ignore[no-untyped-call]
     outputs = [
         F.scaled_dot_product_attention(
-            queries_Q,
+            queries_Q[:, :, unread:],
             keys_K,
             values_K,
             attn_mask=mask_QK,
@@ -84,11 +89,12 @@ def segment_attention(
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        for queries_Q, keys_K, values_K, mask_QK in zip(
-            torch.split(query, pieces.lengths, dim=2), keys, values, pieces.masks(query), strict=True
+        for queries_Q, keys_K, values_K, mask_QK, unread in zip(
+            torch.split(query, pieces.lengths, dim=2), keys, values, pieces.masks(query), pieces.unread, strict=True
         )
     ]
-    return torch.cat([each.transpose(1, 2) for each in outputs], dim=1), None
+    padded = [F.pad(each, (0, 0, unread, 0)) for each, unread in zip(outputs, pieces.unread, strict=True)]
+    return torch.cat([each.transpose(1, 2) for each in padded], dim=1), None
 
 
 class _Seen(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """The tensors of a micro-batch: its sequences as rows of tokens, and what the objective must know of them.
 
 Axes: V = views, B = pairs of the micro-batch, N = sequences (a view's prompt with one response), R = response tokens of
-the longest, X = rows of tokens, T = tokens of the longest row, M = response tokens of all sequences together.
+the longest, X = rows of tokens, T = tokens of the longest row, M = response tokens of all sequences together, P =
+tokens that predict one or more.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ class Rows:
     """Packed: token k is seen by token q where k <= q < subtree_end[k]. None: a row a sequence, padded behind."""
     segments: tuple[Segment, ...]
     """Packed: the same, as the pieces of the row."""
+    unread: tuple[int, ...]
+    """Packed: of each segment, the tokens before the first that predicts a response token."""
     predicting_M: Tensor
     """Where the token before each response token stands in the rows, laid end to end."""
+    places_P: Tensor
+    """The same places, each once."""
     target_M: Tensor
     """The response tokens."""
     place_M: Tensor
@@ -81,13 +86,17 @@ def packed_rows(
 ) -> Rows:
     """All sequences in one row, what an owner's begin with alike once; where tokens meet in attention alone."""
     tree = lay_out(_read(prompts, responses), owners)
-    predicting = [path[len(prompt) - 1 :] for path, prompt in zip(tree.paths, prompts, strict=True)]
+    predicting = np.concatenate([path[len(prompt) - 1 :] for path, prompt in zip(tree.paths, prompts, strict=True)])
+    predicts = np.zeros(len(tree.tokens), dtype=bool)
+    predicts[predicting] = True
     return Rows(
         input_ids_XT=torch.from_numpy(tree.tokens)[None],
         position_ids_XT=torch.from_numpy(tree.positions)[None],
         subtree_end_T=torch.from_numpy(tree.subtree_end),
         segments=tree.segments,
-        predicting_M=torch.from_numpy(np.concatenate(predicting)),
+        unread=tuple(int((~predicts[segment.start : segment.stop]).sum()) for segment in tree.segments),
+        predicting_M=torch.from_numpy(predicting),
+        places_P=torch.from_numpy(predicts.nonzero()[0]),
         **_responses(responses),
     )
 
@@ -105,12 +114,15 @@ def separate_rows(
         np.arange(len(prompt) - 1, len(sequence)) + row * length
         for row, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True))
     ]
+    predicting_M = torch.from_numpy(np.concatenate(predicting))
     return Rows(
         input_ids_XT=input_ids_XT,
         position_ids_XT=torch.arange(length).expand(len(sequences), length),
         subtree_end_T=None,
         segments=(),
-        predicting_M=torch.from_numpy(np.concatenate(predicting)),
+        unread=(),
+        predicting_M=predicting_M,
+        places_P=predicting_M,
         **_responses(responses),
     )
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from amopo_core.engine.attention import FLEX, SDPA, SEGMENTS, Pieces, block_mask
 from amopo_core.engine.batches import Rows, packed_rows, separate_rows
 from amopo_core.engine.head import target_logps
+from amopo_core.engine.last_block import READING, LastBlock, Reading, last_block
 from amopo_core.engine.lean import lean_layers
 from amopo_core.engine.tied import TiedEmbedding, tied_embedding
 from amopo_core.engine.tree import MIN_SHARED
@@ -69,6 +70,8 @@ class PolicyForward:
         self._lean = list(lean_layers(model)) if way.packed else []
         for module, lean_forward in self._lean:
             setattr(module, "forward", partial(lean_forward, module))  # noqa: B010 (on the object alone)
+        block = last_block(model) if way.packed else None
+        self._last_block = LastBlock(block) if block is not None else None
         model.set_attn_implementation(way.attention)
 
     def rows(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rows:
@@ -85,6 +88,8 @@ class PolicyForward:
         inputs: dict[str, Any] = {"input_ids": rows.input_ids_XT, "use_cache": False}
         if self.way.packed:
             inputs |= {"position_ids": rows.position_ids_XT, **self._seen(rows)}
+        if self._last_block is not None:
+            inputs[READING] = self._reading(rows)
         if self._head is None:
             logits_MV = model(**inputs).logits.flatten(0, 1).index_select(0, rows.predicting_M)
             logps_M = _logps_of(logits_MV, rows.target_M)
@@ -100,6 +105,10 @@ class PolicyForward:
             return {"attention_mask": block_mask(rows.subtree_end_T, rows.segments)}
         return {"pieces": Pieces(rows.segments)}
 
+    def _reading(self, rows: Rows) -> Reading:
+        by_pieces = self.way.attention == SEGMENTS
+        return Reading(rows.places_P, Pieces(rows.segments, rows.unread) if by_pieces else None)
+
     def step_taken(self) -> None:
         """The optimizer's step has used the gradients, and needs them no more: the largest one's memory is kept."""
         if self._tied is not None:
@@ -110,6 +119,8 @@ class PolicyForward:
         self._model.set_attn_implementation(self._own_attention)
         for module, _ in self._lean:
             del module.forward
+        if self._last_block is not None:
+            self._last_block.detach()
         if self._head is not None:
             self._head.detach()
         if self._tied is not None:

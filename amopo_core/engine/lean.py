@@ -21,9 +21,9 @@ from amopo_core.engine.products import linear, product, product_over_rows
 
 def lean_layers(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[[Any, Tensor], Tensor]]]:
     """The model's layers that can do with less, as transformers names their parts, each with what computes the same."""
-    own_product = {module.down_proj for module in model.modules() if _is_gated(module) and _multiplies(module)}
+    own_product = {module.down_proj for module in model.modules() if is_gated(module) and _multiplies(module)}
     for module in model.modules():
-        if _is_gated(module):
+        if is_gated(module):
             yield module, gated_forward
         elif _is_norm(module):
             yield module, norm_forward
@@ -58,6 +58,13 @@ def norm_forward(norm: Any, states: Tensor) -> Tensor:
     return found
 
 
+def is_gated(module: object) -> bool:
+    """Whether it is a module that computes down(silu(gate(x)) * up(x)), by the names and kind of its parts."""
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    activation = getattr(module, "act_fn", None)
+    return isinstance(activation, nn.SiLU | SiLUActivation) and all(isinstance(part, nn.Module) for part in parts)
+
+
 def _is_plain(layer: nn.Module) -> bool:
     """Whether its weight can be used past its own call: ZeRO-3, for one, gathers a weight in the layer's hooks."""
     hooked = layer._forward_pre_hooks or layer._forward_hooks or "forward" in vars(layer)
@@ -67,12 +74,6 @@ def _is_plain(layer: nn.Module) -> bool:
 def _multiplies(layer: Any) -> bool:
     """Whether a gated layer's last product is made with its activation, past the projection's own call."""
     return _is_plain(layer.down_proj) and layer.down_proj.bias is None
-
-
-def _is_gated(module: nn.Module) -> bool:
-    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    activation = getattr(module, "act_fn", None)
-    return isinstance(activation, nn.SiLU | SiLUActivation) and all(isinstance(part, nn.Module) for part in parts)
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -72,6 +72,25 @@ def test_values_and_gradients_are_those_of_slices_to_the_byte(dtype, trees):
         assert torch.equal(ours, plain)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@settings(max_examples=30)
+@given(trees=TREES, share=st.floats(0, 1))
+def test_tokens_that_nobody_reads_are_left_out(dtype, trees, share):
+    segments = segments_of(trees)
+    unread = [round(len(each) * share) for each in segments]  # all of a segment, too
+    states = states_of(segments, dtype)
+    read = torch.cat([torch.arange(len(each)) >= count for each, count in zip(segments, unread, strict=True)])
+
+    def attend(pieces):
+        return lambda *each: segment_attention(nn.Module(), *each, None, pieces=pieces)[0] * read[None, :, None, None]
+
+    found = with_gradients(attend(Pieces(segments, unread)), states)
+
+    assert_close(found, with_gradients(attend(Pieces(segments)), states), rtol=1e-4, atol=1e-5)
+    without = segment_attention(nn.Module(), *states, None, pieces=Pieces(segments, unread))[0]
+    assert not without[:, ~read].any()
+
+
 def test_a_compiler_finds_the_same():
     segments = segments_of([(20, [5, 7]), (9, [4, 4])])
     pieces, states = Pieces(segments), states_of(segments, torch.float32)
