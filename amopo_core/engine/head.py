@@ -33,8 +33,8 @@ CPU_TILE = (1024, 1152)
 DEVICE_TILE = (8192, 8192)
 """Words and positions of a tile that keeps an accelerator busy."""
 LOG2_E = 1 / math.log(2)
-KEPT_WEIGHTS = 4
-"""Numbers kept of the tiles, for each of the weight: as many as training takes anyway, the weight, its gradient and
+KEPT_WEIGHTS = 5
+"""Numbers kept of the tiles, for each of the weight, of which training holds four anyway: itself, its gradient and
 AdamW's two moments. The other tiles are made again."""
 PLAIN_RANGE = 100.0
 """Powers of 2 up to which sums need no shift: far from where float32 and bfloat16 overflow and grow coarse."""
