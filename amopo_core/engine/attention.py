@@ -7,6 +7,7 @@ fused kernel on CUDA, told the same by a mask. Axes: T = tokens of the row, Q = 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,13 +35,20 @@ BLOCK = 128
 class Pieces:
     """What `segment_attention` must know of a row, the same for every layer."""
 
-    def __init__(self, segments: Sequence[Segment], unread: Sequence[int] = ()) -> None:
-        """`unread`: of each segment, the tokens at its beginning whose outcome nobody reads; without, none."""
+    def __init__(self, segments: Sequence[Segment]) -> None:
         self.lengths = [len(segment) for segment in segments]
-        self.unread = list(unread) or [0] * len(segments)
         self.paths = [_spans([*(segments[parent] for parent in each.parents), each]) for each in segments]
         """For each segment, the parts of the row that it sees, from the first to its own end."""
+        self.unread = [0] * len(segments)
+        """For each segment, how many tokens at its beginning are not asked for."""
+        self._whole: Pieces | None = None
         self._masks: list[Tensor | None] = []
+
+    def without(self, unread: Sequence[int]) -> Pieces:
+        """The same for a layer of which so many tokens at the beginning of each segment are not read."""
+        rest = copy(self)
+        rest.unread, rest._whole, rest._masks = list(unread), self, []
+        return rest
 
     def masks(self, like: Tensor) -> list[Tensor | None]:
         """For each segment, what is added to its scores, shape (Q, K): 0 or -infinity; None: a whole root, causal.
@@ -52,11 +60,12 @@ class Pieces:
         return self._masks
 
     def _mask(self, number: int, like: Tensor) -> Tensor | None:
-        length, unread = self.lengths[number], self.unread[number]
-        before = sum(stop - start for start, stop in self.paths[number]) - length + unread
-        if not before:
-            return None
-        return like.new_full((length - unread, before + length - unread), -torch.inf).triu(before + 1)
+        whole = None if self._whole is None else self._whole.masks(like)[number]
+        if whole is not None:
+            return whole[self.unread[number] :]
+        length = self.lengths[number] - self.unread[number]
+        seen = sum(stop - start for start, stop in self.paths[number])
+        return like.new_full((length, seen), -torch.inf).triu(seen - length + 1) if length < seen else None
 
 
 def segment_attention(
@@ -73,7 +82,7 @@ def segment_attention(
 ) -> tuple[Tensor, None]:
     """Attention of one packed row, as transformers asks for it: (1, heads, T, size) -> (1, T, heads, size).
 
-    0 for the tokens that nobody reads.
+    0 for the tokens that are not asked for.
     """
     if query.is_cuda and query.shape[1] != key.shape[1]:  # its fused kernels take a mask or grouped heads, not both
         key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for states in (key, value))

@@ -35,7 +35,8 @@ class Rows:
     segments: tuple[Segment, ...]
     """Packed: the same, as the pieces of the row."""
     unread: tuple[int, ...]
-    """Packed: of each segment, the tokens before the first that predicts a response token."""
+    """Packed: of each segment, how many tokens stand before the first that predicts a response token; all behind it
+    do, as a response ends its sequence."""
     predicting_M: Tensor
     """Where the token before each response token stands in the rows, laid end to end."""
     places_P: Tensor

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,7 +69,8 @@ class PolicyForward:
         self._head = ResponseHead(layer, self._tied) if layer is not None else None
         self._lean = list(lean_layers(model)) if way.packed else []
         for module, lean_forward in self._lean:
-            setattr(module, "forward", partial(lean_forward, module))  # noqa: B010 (on the object alone)
+            method = MethodType(lean_forward, module)  # of a partial, torch.compile would compile every block's anew
+            setattr(module, "forward", method)  # noqa: B010 (on the object alone)
         block = last_block(model) if way.packed else None
         self._last_block = LastBlock(block) if block is not None else None
         model.set_attn_implementation(way.attention)
@@ -88,8 +89,6 @@ class PolicyForward:
         inputs: dict[str, Any] = {"input_ids": rows.input_ids_XT, "use_cache": False}
         if self.way.packed:
             inputs |= {"position_ids": rows.position_ids_XT, **self._seen(rows)}
-        if self._last_block is not None:
-            inputs[READING] = self._reading(rows)
         if self._head is None:
             logits_MV = model(**inputs).logits.flatten(0, 1).index_select(0, rows.predicting_M)
             logps_M = _logps_of(logits_MV, rows.target_M)
@@ -100,14 +99,15 @@ class PolicyForward:
         return flat.index_put((rows.place_M,), logps_M).view(rows.response_mask_NR.shape)
 
     def _seen(self, rows: Rows) -> dict[str, Any]:
+        """What blocks are told of the row, all of them the same: the last one finds in it what is read of it."""
         assert rows.subtree_end_T is not None
         if self.way.attention == FLEX:
-            return {"attention_mask": block_mask(rows.subtree_end_T, rows.segments)}
-        return {"pieces": Pieces(rows.segments)}
-
-    def _reading(self, rows: Rows) -> Reading:
-        by_pieces = self.way.attention == SEGMENTS
-        return Reading(rows.places_P, Pieces(rows.segments, rows.unread) if by_pieces else None)
+            seen: dict[str, Any] = {"attention_mask": block_mask(rows.subtree_end_T, rows.segments)}
+            reading = Reading(rows.places_P, None)
+        else:
+            pieces = Pieces(rows.segments)
+            seen, reading = {"pieces": pieces}, Reading(rows.places_P, pieces.without(rows.unread))
+        return seen | ({READING: reading} if self._last_block is not None else {})
 
     def step_taken(self) -> None:
         """The optimizer's step has used the gradients, and needs them no more: the largest one's memory is kept."""

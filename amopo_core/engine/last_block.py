@@ -1,7 +1,8 @@
-"""The last block without the tokens that predict nothing: of a prompt, it needs keys and values alone.
+"""The last block without the tokens that predict nothing: of a prompt, others need its keys and values alone.
 
 What a block makes of a token is read by the tokens behind it in the next one; of the last block's, only what predicts a
-response token is. The others' attention and gated layer are left out, and what would be added for them is 0.
+response token is. The others' product with keys and values, where it goes segment by segment, and their gated layer are
+left out; what the block says of them is of no use.
 
 Axes: X = rows, T = tokens of a row, P = places that predict, H = hidden size.
 """
@@ -36,7 +37,8 @@ class LastBlock:
     """Lets a policy's last block do what is read of it, in passes that say so, until it is detached.
 
     Its parts stay where they are, and its outcome has the shape it had: whatever shards or casts it does as before, and
-    so does gradient checkpointing, which calls its parts again, but not the block.
+    so does gradient checkpointing, which calls its parts again, but not the block. Attention comes first of the two: in
+    a block that called the gated layer before, nothing of that would be left out.
     """
 
     def __init__(self, block: nn.Module) -> None:

@@ -84,10 +84,10 @@ def test_tokens_that_nobody_reads_are_left_out(dtype, trees, share):
     def attend(pieces):
         return lambda *each: segment_attention(nn.Module(), *each, None, pieces=pieces)[0] * read[None, :, None, None]
 
-    found = with_gradients(attend(Pieces(segments, unread)), states)
+    found = with_gradients(attend(Pieces(segments).without(unread)), states)
 
     assert_close(found, with_gradients(attend(Pieces(segments)), states), rtol=1e-4, atol=1e-5)
-    without = segment_attention(nn.Module(), *states, None, pieces=Pieces(segments, unread))[0]
+    without = segment_attention(nn.Module(), *states, None, pieces=Pieces(segments).without(unread))[0]
     assert not without[:, ~read].any()
 
 

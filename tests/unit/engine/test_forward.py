@@ -233,3 +233,22 @@ def test_gradient_checkpointing_changes_nothing(packed):
         )
 
     assert_close(gradients[0], gradients[1])
+
+
+def test_compiled_blocks_are_compiled_once_and_the_last_by_itself():
+    model = policy("Qwen2", torch.float32, num_hidden_layers=12)
+    forward = PolicyForward(model, PACKED)
+    rows = forward.rows([[3] * 20, [3] * 20], [[1, 2, 3], [4, 5]])
+    expected, gradients = logps_and_gradients(model, lambda: forward.token_logps(model, rows), rows.response_mask_NR)
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    for block in model.model.layers:
+        block.compile(backend=backend, dynamic=True)
+    found = logps_and_gradients(model, lambda: forward.token_logps(model, rows), rows.response_mask_NR)
+
+    assert len(graphs) == 2
+    assert_close(found, (expected, gradients), rtol=1e-4, atol=1e-5)

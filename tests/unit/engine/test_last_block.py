@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from amopo_core.engine.attention import SEGMENTS
 from amopo_core.engine.batches import packed_rows
 from amopo_core.engine.forward import PolicyForward, Way
-from amopo_core.engine.last_block import last_block
+from amopo_core.engine.last_block import LastBlock, Reading, last_block
 from amopo_core.engine.tree import MIN_SHARED
 
 SIZE = {
@@ -87,6 +87,40 @@ def test_makes_no_more_rows_than_are_read(checkpointed):
         [(4, 11)[number] for number in (0, 1, *again)]
     ]
     assert_close([parameter.grad for parameter in model.parameters()], one_by_one)
+
+
+def test_its_attention_answers_where_it_is_asked():
+    model = policy()
+    forward, rows = PolicyForward(model, PACKED), packed_rows([PROMPT] * 2, [[50, 51, 52], [53, 54]])
+    answered = []
+    for block in model.model.layers:
+        block.self_attn.o_proj.register_forward_pre_hook(lambda _, args: answered.append(args[0][0].any(-1)))
+
+    forward.token_logps(model, rows)
+
+    assert [found.nonzero().flatten().tolist() for found in answered] == [[*range(23)]] * 2 + [rows.places_P.tolist()]
+
+
+def test_is_the_whole_block_where_it_is_read_whatever_its_attention():
+    """As `flex_attention` runs it, which is told all by its mask."""
+    model, places = policy(), torch.tensor([3, 4, 9])
+    block, states = model.model.layers[-1], torch.randn(1, 10, 32, requires_grad=True)
+    angles = model.model.rotary_emb(states, torch.arange(10)[None])
+
+    def found(**reading):
+        outcome = block(states, position_embeddings=angles, attention_mask=None, **reading)[0, places]
+        return [outcome, *torch.autograd.grad(outcome.sin().sum(), [states, *block.parameters()])]
+
+    whole = found()
+    last = LastBlock(block)
+    rows = []
+    block.mlp.up_proj.register_forward_hook(lambda _, __, made: rows.append(made.shape[1]))
+
+    assert_close(found(reading=Reading(places, None)), whole)
+    assert_close(found(), whole)
+    last.detach()
+    assert_close(found(reading=Reading(places, None)), whole)
+    assert rows == [3, 10, 10]
 
 
 def test_is_made_what_it_was():
