@@ -33,7 +33,7 @@ CPU_TILE = (1024, 1152)
 DEVICE_TILE = (8192, 8192)
 """Words and positions of a tile that keeps an accelerator busy."""
 LOG2_E = 1 / math.log(2)
-KEPT_WEIGHTS = 5
+KEPT_WEIGHTS = 6
 """Numbers kept of the tiles, for each of the weight, of which training holds four anyway: itself, its gradient and
 AdamW's two moments. The other tiles are made again."""
 PLAIN_RANGE = 100.0
@@ -339,7 +339,7 @@ class _SortedTargets:
         """Values in place of what the tile of that number holds at the targets."""
         found = slice(self.bounds[number], self.bounds[number + 1])
         place_m = self.place_m[found]
-        tile[self.word_m[found], place_m] = value_m[place_m].to(tile.dtype)
+        tile[self.word_m[found], place_m] = value_m.index_select(0, place_m).to(tile.dtype)
 
 
 def _subtract_product(total: Tensor, left: Tensor, right: Tensor) -> None:
