@@ -102,8 +102,10 @@ def segment_attention(
             torch.split(query, pieces.lengths, dim=2), keys, values, pieces.masks(query), pieces.unread, strict=True
         )
     ]
-    padded = [F.pad(each, (0, 0, unread, 0)) for each, unread in zip(outputs, pieces.unread, strict=True)]
-    return torch.cat([each.transpose(1, 2) for each in padded], dim=1), None
+    whole = [
+        F.pad(each, (0, 0, unread, 0)) if unread else each for each, unread in zip(outputs, pieces.unread, strict=True)
+    ]  # to pad by nothing is to copy
+    return torch.cat([each.transpose(1, 2) for each in whole], dim=1), None
 
 
 class _Seen(torch.autograd.Function):
